@@ -1,0 +1,131 @@
+"""Turns content and policy definitions into the token ids of judge prompts.
+
+Knows templates and tokenizers. Knows nothing of tensors, models or thresholds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from moderation.errors import UnsupportedModality
+from moderation.templates import IMAGE_SLOT, SurfaceTemplate, Template
+from moderation.tokenizer import SafeTokenizer, Tokens
+from policies.schema import Surface
+
+
+@dataclass(frozen=True, slots=True)
+class JudgePrompt:
+    """One content and its questions, as token ids.
+
+    The full prompt of question `i` is `prefix + leaves[i]`; the answer is read at its last token.
+    """
+
+    prefix: tuple[int, ...]
+    leaves: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        assert self.prefix and self.leaves and all(self.leaves), "a judge prompt has no empty part"
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the engine computes: the prefix once and every leaf."""
+        return len(self.prefix) + sum(map(len, self.leaves))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest single prompt, which the model's context must hold."""
+        return len(self.prefix) + max(map(len, self.leaves))
+
+
+class PromptBuilder:
+    """Builds judge prompts for one model: a template, its tokenizer and its image tokens."""
+
+    def __init__(
+        self, template: Template, tokenizer: SafeTokenizer, *, image_text: str | None = None
+    ) -> None:
+        """`image_text` is what one image expands to in the prompt (`Gemma3Processor`'s
+        `full_image_sequence`); None for a model without images."""
+        self.template = template
+        self.tokenizer = tokenizer
+        self._image_text = image_text
+        self._bos = (tokenizer.token_id("<bos>"),) * template.num_bos
+        self._leaf = lru_cache(maxsize=1024)(self._render_leaf)  # policies are few and stay
+
+    def judges(self, surface: Surface) -> bool:
+        """Whether the model's template has words for this surface."""
+        return surface in self.template.surfaces
+
+    def text_prompt(
+        self,
+        surface: Surface,
+        content: Sequence[int],
+        definitions: Sequence[str],
+        *,
+        context: Sequence[int] = (),
+    ) -> JudgePrompt:
+        """The prompt for one text.
+
+        Args:
+            surface: prompt or response.
+            content: ids of the judged text, from `SafeTokenizer.content`.
+            definitions: one policy text a question.
+            context: ids of the prompt that a response answers; empty when unknown.
+
+        Raises:
+            UnsupportedModality: the template has no words for this surface.
+        """
+        template = self._surface(surface)
+        before_context = ()
+        if template.before_context:
+            before_context = self.tokenizer.template(template.before_context)
+        prefix = (
+            *self._bos,
+            *before_context,
+            *context,
+            *self.tokenizer.template(template.before_content),
+            *content,
+        )
+        return JudgePrompt(prefix, tuple(self._leaf(surface, text) for text in definitions))
+
+    def image_prompt(self, definitions: Sequence[str]) -> JudgePrompt:
+        """The prompt for one image, its soft tokens in the prefix as placeholders.
+
+        Raises:
+            UnsupportedModality: the model has no images.
+        """
+        template = self._surface(Surface.IMAGE)
+        assert self._image_text is not None, "a template for images needs a model with images"
+        prefix = self.tokenizer.template(
+            template.before_content.replace(IMAGE_SLOT, self._image_text)
+        )
+        leaves = tuple(self._leaf(Surface.IMAGE, text) for text in definitions)
+        return JudgePrompt((*self._bos, *prefix), leaves)
+
+    def content_tokens(self, text: str) -> Tokens:
+        """Tokenises untrusted text. Raises `InvalidText`."""
+        return self.tokenizer.content(text)
+
+    def num_fixed_tokens(self, surface: Surface, definitions: Sequence[str]) -> int:
+        """Tokens of the longest prompt around an empty content."""
+        return self.text_prompt(surface, (), definitions).longest
+
+    def leaf_tokens(self, surface: Surface, definition: str) -> tuple[int, ...]:
+        """The leaf of one policy: what its question costs for every content."""
+        return self._leaf(surface, definition)
+
+    def _render_leaf(self, surface: Surface, definition: str) -> tuple[int, ...]:
+        template = self._surface(surface)
+        return (
+            *self.tokenizer.template(template.before_policy),
+            *self.tokenizer.content(definition).ids,
+            *self.tokenizer.template(template.after_policy),
+        )
+
+    def _surface(self, surface: Surface) -> SurfaceTemplate:
+        if surface not in self.template.surfaces:
+            known = ", ".join(self.template.surfaces)
+            raise UnsupportedModality(
+                f"template {self.template.name!r} has no words for surface {surface.value!r};"
+                f" it judges: {known}"
+            )
+        return self.template.surfaces[surface]

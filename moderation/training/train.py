@@ -1,0 +1,226 @@
+"""Trains the embedded adapter: LoRA on the Gemma 3 270M base, loss at the answer position.
+
+Runs on one process or on several (`torchrun --nproc-per-node N`), each with a share of every
+batch and gradients averaged; the result does not depend on how often the run was stopped and
+started again. Writes into `--out`: `adapter/` (peft format), `state.pt` (optimizer, step) and
+`log.jsonl` (one line a step).
+
+    python -m moderation.training.train --data train.jsonl.gz --out runs/v1 --steps 1000
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from moderation.embedded.base import ensure_base
+from moderation.prompts import JudgePrompt, PromptBuilder
+from moderation.templates import TEMPLATES
+from moderation.tokenizer import SafeTokenizer
+from moderation.training.data import Example, Sampler, ordinary_records, read_records
+from moderation.training.packing import pack
+from policies import Surface, load_library
+
+MAX_CONTENT_TOKENS = 700
+"""Longer records are passed over: cutting one could cut away what its label is about."""
+
+
+def main() -> None:
+    """Reads the command line and trains."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="JSONL records, gzip or plain")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "wardgate")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=16, help="contents a step, all processes")
+    parser.add_argument("--rank", type=int, default=16, help="LoRA rank")
+    parser.add_argument("--lr", type=float, default=4e-4)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--row-tokens",
+        type=int,
+        default=400,
+        help="tokens of one forward; raise it on a GPU, where padding is cheaper than launches",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads a process")
+    train(parser.parse_args())
+
+
+def train(args: argparse.Namespace) -> None:
+    """Trains or goes on from the last checkpoint in `args.out`."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    place = int(os.environ.get("RANK", "0"))
+    torch.set_num_threads(args.threads)
+    if world > 1:
+        dist.init_process_group("gloo")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    base = ensure_base(args.cache)
+    tokenizer = SafeTokenizer.from_transformers(AutoTokenizer.from_pretrained(base))
+    builder = PromptBuilder(TEMPLATES["compact"], tokenizer)
+    library = load_library()
+    sampler = Sampler([*read_records(args.data), *ordinary_records()], library, seed=args.seed)
+    model = _adapted_model(base, args.rank, args.seed).to(device)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    # The adapter computes in bfloat16 (float32 costs 1.3 to 1.8 times the time on a CPU), but
+    # small updates would round away there, so the optimizer keeps float32 copies.
+    masters = [parameter.detach().float().clone() for parameter in trained]
+    optimizer = torch.optim.AdamW(masters, lr=args.lr, weight_decay=0.0)
+    first_step = _resume(args.out, masters, optimizer)
+    _copy(masters, trained)
+    yes_no = torch.tensor([tokenizer.token_id("Yes"), tokenizer.token_id("No")], device=device)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for step in range(first_step, args.steps):
+        started = time.monotonic()
+        for group in optimizer.param_groups:
+            group["lr"] = args.lr * _schedule(step, args.steps)
+        first = step * args.batch
+        examples = [sampler.draw(first + i) for i in range(place, args.batch, world)]
+        loss, num_answers = _backward(model, builder, examples, yes_no, args)
+        for master, parameter in zip(masters, trained, strict=True):
+            assert parameter.grad is not None
+            master.grad = parameter.grad.float()
+            parameter.grad = None
+            if world > 1:
+                dist.all_reduce(master.grad)
+                master.grad /= world
+        nn.utils.clip_grad_norm_(masters, 1.0)
+        optimizer.step()
+        _copy(masters, trained)
+        if place == 0:
+            line = {
+                "step": step,
+                "loss": round(loss, 4),
+                "answers": num_answers,
+                "seconds": round(time.monotonic() - started, 2),
+            }
+            with (args.out / "log.jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
+            if step % 25 == 24 or step == args.steps - 1:
+                _save(args.out, model, masters, optimizer, step + 1)
+
+
+def _adapted_model(base: Path, rank: int, seed: int) -> PeftModel:
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules="all-linear",
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config, autocast_adapter_dtype=False)
+
+
+def _backward(
+    model: PeftModel,
+    builder: PromptBuilder,
+    examples: list[Example],
+    yes_no: Tensor,
+    args: argparse.Namespace,
+) -> tuple[float, int]:
+    """Adds the gradients of the mean loss over the examples; returns that loss and its count."""
+    prompts = [(render(builder, example), example) for example in examples]
+    kept = [
+        (prompt, example)
+        for prompt, example in prompts
+        if len(prompt.prefix) <= MAX_CONTENT_TOKENS
+    ]
+    kept.sort(key=lambda pair: pair[0].num_tokens)
+    num_answers = sum(len(prompt.leaves) for prompt, _ in kept)
+    total = 0.0
+    while kept:
+        size = 1
+        while size < len(kept) and kept[size][0].num_tokens * (size + 1) <= args.row_tokens:
+            size += 1
+        rows, kept = kept[:size], kept[size:]
+        labels = torch.tensor(
+            [q.violates for _, example in rows for q in example.questions],
+            dtype=torch.float32,
+            device=yes_no.device,
+        )
+        margins = answer_margins(model, [prompt for prompt, _ in rows], yes_no)
+        loss = nn.functional.binary_cross_entropy_with_logits(margins, labels, reduction="sum")
+        (loss / num_answers).backward()
+        total += loss.item()
+    return total / max(num_answers, 1), num_answers
+
+
+def answer_margins(
+    model: nn.Module, prompts: list[JudgePrompt], yes_no: Tensor
+) -> Tensor:
+    """Logit of Yes minus logit of No for every leaf, ``(Q,)`` float32: P(Yes) is its sigmoid."""
+    causal_lm = model.get_base_model() if isinstance(model, PeftModel) else model
+    packed = pack(prompts, window=causal_lm.config.sliding_window)
+    device = yes_no.device
+    hidden = causal_lm.model(
+        input_ids=packed.ids.to(device),
+        position_ids=packed.positions.to(device),
+        attention_mask={name: mask.to(device) for name, mask in packed.masks.items()},
+        use_cache=False,
+    ).last_hidden_state  # (B, T, D)
+    picked = hidden[packed.rows.to(device), packed.answers.to(device)].float()  # (Q, D)
+    head = causal_lm.lm_head.weight[yes_no].float()  # (2, D)
+    return picked @ (head[0] - head[1])
+
+
+def render(builder: PromptBuilder, example: Example) -> JudgePrompt:
+    """The judge prompt of a training example."""
+    record = example.record
+    context = builder.content_tokens(record.prompt).ids if record.prompt else ()
+    return builder.text_prompt(
+        record.surface,
+        builder.content_tokens(record.text).ids,
+        [question.definition for question in example.questions],
+        context=context if record.surface is Surface.RESPONSE else (),
+    )
+
+
+def _schedule(step: int, steps: int, warm_up: int = 20) -> float:
+    """Linear warm-up, then a cosine down to 5%."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    done = (step - warm_up) / max(1, steps - warm_up)
+    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@torch.no_grad()
+def _copy(masters: list[Tensor], trained: list[nn.Parameter]) -> None:
+    for master, parameter in zip(masters, trained, strict=True):
+        parameter.copy_(master)
+
+
+def _save(
+    out: Path,
+    model: PeftModel,
+    masters: list[Tensor],
+    optimizer: torch.optim.Optimizer,
+    step: int,
+) -> None:
+    state = {"step": step, "masters": masters, "optimizer": optimizer.state_dict()}
+    torch.save(state, out / "state.part")
+    os.replace(out / "state.part", out / "state.pt")  # a kill leaves the last whole state
+    model.save_pretrained(out / "adapter")
+
+
+def _resume(out: Path, masters: list[Tensor], optimizer: torch.optim.Optimizer) -> int:
+    """Restores the last checkpoint, if there is one; returns the step to go on with."""
+    if not (out / "state.pt").exists():
+        return 0
+    state = torch.load(out / "state.pt", weights_only=True)
+    for master, saved in zip(masters, state["masters"], strict=True):
+        master.copy_(saved)
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
+if __name__ == "__main__":
+    main()
