@@ -9,7 +9,6 @@ token, in which no text can become a control token.
 
 import json
 from dataclasses import dataclass
-from typing import Self
 
 from tokenizers import Tokenizer
 
@@ -50,16 +49,6 @@ class SafeTokenizer:
         for tokenizer in (self._trusted, self._untrusted):
             tokenizer.no_truncation()
             tokenizer.no_padding()
-
-    @classmethod
-    def from_transformers(cls, tokenizer: object) -> Self:
-        """From a fast tokenizer of transformers (its `backend_tokenizer`)."""
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if not isinstance(backend, Tokenizer):
-            raise ModelRefused(
-                f"{type(tokenizer).__name__} has no fast tokenizer; expected a tokenizer.json"
-            )
-        return cls(backend.to_str())
 
     def template(self, text: str) -> tuple[int, ...]:
         """Ids of a trusted piece of a template: control strings become control tokens, no

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from moderation.embedded.base import ensure_base
 from moderation.prompts import JudgePrompt, PromptBuilder
@@ -63,7 +63,7 @@ def train(args: argparse.Namespace) -> None:
         dist.init_process_group("gloo")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base = ensure_base(args.cache)
-    tokenizer = SafeTokenizer.from_transformers(AutoTokenizer.from_pretrained(base))
+    tokenizer = SafeTokenizer((base / "tokenizer.json").read_text(encoding="utf-8"))
     builder = PromptBuilder(TEMPLATES["compact"], tokenizer)
     library = load_library()
     sampler = Sampler([*read_records(args.data), *ordinary_records()], library, seed=args.seed)

