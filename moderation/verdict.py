@@ -4,7 +4,7 @@ Knows nothing of models or tokens, and runs without torch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from policies import Action, Policy, PolicyRule, PolicySet, Surface
@@ -108,6 +108,50 @@ class Verdict:
         """The scores of enforced policies that are violated, highest first."""
         found = [score for score in self.scores if score.violates and score.mode == "enforce"]
         return tuple(sorted(found, key=lambda score: -score.calibrated))
+
+
+def verdict_to_dict(verdict: Verdict) -> dict[str, object]:
+    """The verdict as JSON-ready values: the one form that files, lines and answers share.
+
+    Keys are only ever added. Scores keep the order of the policy set, the rest that of the
+    content: `action, flagged, complete, scores[policy, version, hash, raw, calibrated, threshold,
+    violates, action, mode, windows[part, surface, start, end, raw]], coverage[part, modality,
+    status, tokens, windows, reason], models[name, revision, template, dtype, calibration,
+    calibrated], policy_set{id, version, hash}, timings{scoring_ms}`.
+    """
+    return {
+        "action": verdict.action.value,
+        "flagged": verdict.flagged,
+        "complete": verdict.complete,
+        "scores": [
+            {
+                "policy": score.policy_id,
+                "version": score.policy_version,
+                "hash": score.policy_hash,
+                "raw": score.raw,
+                "calibrated": score.calibrated,
+                "threshold": score.threshold,
+                "violates": score.violates,
+                "action": score.action.value,
+                "mode": score.mode,
+                "windows": [
+                    {**asdict(window), "surface": window.surface.value} for window in score.windows
+                ],
+            }
+            for score in verdict.scores
+        ],
+        "coverage": [asdict(part) for part in verdict.coverage],
+        "models": [
+            {**asdict(model), "calibrated": model.calibration is not None}
+            for model in verdict.models
+        ],
+        "policy_set": {
+            "id": verdict.policy_set,
+            "version": verdict.policy_set_version,
+            "hash": verdict.policy_set_hash,
+        },
+        "timings": {"scoring_ms": verdict.scoring_ms},
+    }
 
 
 def score_policy(policy: Policy, rule: PolicyRule, windows: Sequence[WindowScore]) -> Score:

@@ -30,6 +30,11 @@ _NEEDED_BYTES = 900 * 1024 * 1024
 """Space for the joined GGUF (253 MB), the converted weights (536 MB) and the tokenizer (33 MB)."""
 
 
+def base_directory(cache_dir: Path) -> Path:
+    """Where the converted checkpoint stands in `cache_dir`, converted already or not."""
+    return cache_dir / f"gemma-3-270m-{GGUF_SHA256[:12]}"
+
+
 def ensure_base(cache_dir: Path, *, report: Callable[[str], None] = lambda _: None) -> Path:
     """The checkpoint directory of the base, converted on first use.
 
@@ -44,7 +49,7 @@ def ensure_base(cache_dir: Path, *, report: Callable[[str], None] = lambda _: No
         ModelUnavailable: the package is missing or of another version, a checksum is wrong, or
             the cache cannot be written (read-only, full); nothing half-written stays.
     """
-    target = cache_dir / f"gemma-3-270m-{GGUF_SHA256[:12]}"
+    target = base_directory(cache_dir)
     if target.is_dir():
         verify(target)
         return target

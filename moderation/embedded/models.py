@@ -47,11 +47,15 @@ def load_embedded(
 
 
 def load_embedded_base(
-    cache_dir: Path, *, dtype: torch.dtype | None = None, device: str = "cpu"
+    cache_dir: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
+    report: Callable[[str], None] = lambda _: None,
 ) -> Classifier:
     """The untrained base with the same template: what the adapter is compared with."""
     return load_checkpoint(
-        ensure_base(cache_dir),
+        ensure_base(cache_dir, report=report),
         name="embedded-base",
         dtype=dtype,
         device=device,

