@@ -1,6 +1,7 @@
 """The embedded classifier: the base with this project's adapter, and the base alone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -8,9 +9,14 @@ import torch
 
 from moderation.checkpoints import Classifier, load_checkpoint
 from moderation.embedded.base import REVISION, ensure_base
+from moderation.golden import check_golden
 
 ADAPTER = Path(str(files("moderation.embedded") / "adapter"))
 """The shipped adapter, in peft's format."""
+GOLDEN = ADAPTER / "golden.json"
+"""Scores that the adapter must reproduce on this machine."""
+TRAINING_RECORD = ADAPTER / "training.json"
+"""What the adapter was trained on."""
 ADAPTER_VERSION = "v1"
 WINDOW_TOKENS = 1024
 """Content tokens of one call: training saw contents of up to 700 tokens."""
@@ -34,7 +40,7 @@ def load_embedded(
     Raises:
         ModelError: see `ensure_base` and `load_checkpoint`.
     """
-    return load_checkpoint(
+    classifier = load_checkpoint(
         base or ensure_base(cache_dir, report=report),
         name="embedded",
         dtype=dtype,
@@ -44,6 +50,8 @@ def load_embedded(
         adapter=ADAPTER,
         revision=f"{base or REVISION}+adapter-{ADAPTER_VERSION}",
     )
+    num_cases = check_golden(classifier, GOLDEN)
+    return replace(classifier, checks=(*classifier.checks, f"{num_cases} golden vectors"))
 
 
 def load_embedded_base(

@@ -1,0 +1,1 @@
+"""How the embedded adapter is trained: data, packing, the training loop and the export."""

@@ -68,8 +68,7 @@ class Example:
 
 def read_records(path: Path, *, licences: Sequence[str] = PERMISSIVE_LICENCES) -> list[Record]:
     """Records of a JSONL file (gzip or plain) whose licence is one of `licences`."""
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with opened as lines:
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
         rows = (json.loads(line) for line in lines)
         return [
             Record(
@@ -94,9 +93,7 @@ def ordinary_records() -> list[Record]:
             for text in _fill(template, spec["slots"]):
                 records.append(Record(f"ordinary_{source}", Surface.PROMPT, text, None, benign))
     for prompt, answer in spec["responses"]:
-        records.append(
-            Record("ordinary_responses", Surface.RESPONSE, answer, prompt, benign)
-        )
+        records.append(Record("ordinary_responses", Surface.RESPONSE, answer, prompt, benign))
     return records
 
 

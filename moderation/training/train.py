@@ -21,7 +21,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from moderation.embedded.base import ensure_base
+from moderation.embedded.base import REVISION, ensure_base
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
 from moderation.tokenizer import SafeTokenizer
@@ -77,6 +77,9 @@ def train(args: argparse.Namespace) -> None:
     _copy(masters, trained)
     yes_no = torch.tensor([tokenizer.token_id("Yes"), tokenizer.token_id("No")], device=device)
     args.out.mkdir(parents=True, exist_ok=True)
+    if place == 0:
+        recipe = {k: v for k, v in vars(args).items() if not isinstance(v, Path)}
+        (args.out / "arguments.json").write_text(json.dumps(recipe, indent=1) + "\n")
     for step in range(first_step, args.steps):
         started = time.monotonic()
         for group in optimizer.param_groups:
@@ -117,7 +120,9 @@ def _adapted_model(base: Path, rank: int, seed: int) -> PeftModel:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config, autocast_adapter_dtype=False)
+    adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
+    adapted.peft_config["default"].base_model_name_or_path = REVISION  # not this machine's path
+    return adapted
 
 
 def _backward(
@@ -130,9 +135,7 @@ def _backward(
     """Adds the gradients of the mean loss over the examples; returns that loss and its count."""
     prompts = [(render(builder, example), example) for example in examples]
     kept = [
-        (prompt, example)
-        for prompt, example in prompts
-        if len(prompt.prefix) <= MAX_CONTENT_TOKENS
+        (prompt, example) for prompt, example in prompts if len(prompt.prefix) <= MAX_CONTENT_TOKENS
     ]
     kept.sort(key=lambda pair: pair[0].num_tokens)
     num_answers = sum(len(prompt.leaves) for prompt, _ in kept)
@@ -154,9 +157,7 @@ def _backward(
     return total / max(num_answers, 1), num_answers
 
 
-def answer_margins(
-    model: nn.Module, prompts: list[JudgePrompt], yes_no: Tensor
-) -> Tensor:
+def answer_margins(model: nn.Module, prompts: list[JudgePrompt], yes_no: Tensor) -> Tensor:
     """Logit of Yes minus logit of No for every leaf, ``(Q,)`` float32: P(Yes) is its sigmoid."""
     causal_lm = model.get_base_model() if isinstance(model, PeftModel) else model
     packed = pack(prompts, window=causal_lm.config.sliding_window)

@@ -1,0 +1,67 @@
+"""Golden vectors: scores that a model must reproduce before it may judge.
+
+They catch what loads without an error and scores nonsense: other weights under the same name, a
+broken merge, a template or tokenizer that changed.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from moderation.checkpoints import Classifier
+from moderation.errors import ModelRefused
+from policies import Surface
+
+TOLERANCE = {"float32": 2e-3, "bfloat16": 6e-2}
+"""How far P(Yes) may be off. bfloat16: no two batch shapes agree better than about 2e-2."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenCase:
+    """One text, one policy text, and the score in float32."""
+
+    surface: Surface
+    text: str
+    definition: str
+    p_yes: float
+
+
+def score_case(classifier: Classifier, surface: Surface, text: str, definition: str) -> float:
+    """P(Yes) of one text under one policy text."""
+    ids = classifier.builder.content_tokens(text).ids
+    prompt = classifier.builder.text_prompt(surface, ids, [definition])
+    return classifier.engine.p_yes(prompt)[0]
+
+
+def read_golden(path: Path) -> list[GoldenCase]:
+    """The cases of a golden file.
+
+    Raises:
+        ModelRefused: the file is missing or not of this format.
+    """
+    try:
+        return [
+            GoldenCase(Surface(row["surface"]), row["text"], row["definition"], row["p_yes"])
+            for row in json.loads(path.read_text(encoding="utf-8"))
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise ModelRefused(f"the golden vectors {path} cannot be read: {exc}") from exc
+
+
+def check_golden(classifier: Classifier, path: Path) -> int:
+    """Scores every golden case; returns how many there are.
+
+    Raises:
+        ModelRefused: a score is off by more than the tolerance of the model's dtype.
+    """
+    tolerance = TOLERANCE[classifier.info.dtype]
+    cases = read_golden(path)
+    for number, case in enumerate(cases):
+        found = score_case(classifier, case.surface, case.text, case.definition)
+        if abs(found - case.p_yes) > tolerance:
+            raise ModelRefused(
+                f"golden case {number} of {path.name} scores {found:.4f}, expected"
+                f" {case.p_yes:.4f} within {tolerance:g}: these are other weights, or another"
+                " template or tokenizer than the ones that were released"
+            )
+    return len(cases)
