@@ -1,0 +1,1 @@
+"""Policies, models and thresholds measured offline against labelled records."""

@@ -1,0 +1,207 @@
+"""The folder of one run: a manifest of what is being measured and a journal of what is done.
+
+A record is in the journal, complete and on disk, or it is not: SIGKILL at any moment loses at
+most the record in flight, and nothing in the journal is ever scored again. A lock keeps a second
+process out; it goes with the process that holds it.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+MANIFEST = "run.json"
+JOURNAL = "journal.jsonl"
+_LOCK = "run.lock"
+
+
+class RunError(Exception):
+    """A run cannot begin or go on in its folder."""
+
+
+class RunRefused(RunError):
+    """The folder belongs to another run, or another process is at work in it."""
+
+
+class PolicyOutcome(BaseModel):
+    """What the classifier said of one policy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    raw: float
+    calibrated: float
+    threshold: float
+    violates: bool
+
+
+class Entry(BaseModel):
+    """One record in the journal: its scores, or why there are none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    scores: dict[str, PolicyOutcome]
+    """By policy id; empty when the record could not be scored."""
+    coverage: str
+    tokens: int
+    """Content tokens that the classifier read."""
+    windows: int
+    error: str | None
+    cpu_s: float
+    """Processor seconds that the record took, of all threads."""
+    wall_s: float
+
+
+class Journal:
+    """The entries of a run, appended one at a time; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads what is there; a last line that was cut off in the middle is dropped.
+
+        Raises:
+            RunError: the file cannot be read or written, or a whole line of it is no entry.
+        """
+        self._path = path
+        self.entries: dict[str, Entry] = {}
+        try:
+            self._handle = path.open("a+b")
+        except OSError as exc:
+            raise RunError(f"{path}: cannot be opened: {exc.strerror or exc}") from exc
+        try:
+            self._read()
+        except BaseException:
+            self._handle.close()
+            raise
+
+    def append(self, entry: Entry) -> None:
+        """Writes one entry; it is on disk when this returns.
+
+        Raises:
+            RunError: the disk is full or gone; the folder can be resumed.
+        """
+        assert entry.id not in self.entries, "a record is scored once"
+        try:
+            self._handle.write(entry.model_dump_json().encode() + b"\n")
+            self._handle.flush()
+            os.fsync(self._handle.fileno())
+        except OSError as exc:
+            raise RunError(
+                f"{self._path}: cannot be written: {exc.strerror or exc}; what is done is kept,"
+                " run the same command again"
+            ) from exc
+        self.entries[entry.id] = entry
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._handle.close()
+
+    def _read(self) -> None:
+        self._handle.seek(0)
+        data = self._handle.read()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            self._handle.truncate(whole)
+        for number, line in enumerate(data[:whole].splitlines(), start=1):
+            try:
+                entry = Entry.model_validate_json(line)
+            except ValidationError as exc:
+                raise RunError(
+                    f"{self._path}:{number}: is not an entry of a journal; the file was changed"
+                    " or damaged, use another --out or restore it"
+                ) from exc
+            if entry.id in self.entries:
+                raise RunError(
+                    f"{self._path}:{number}: the record {entry.id!r} is there twice; the file"
+                    " was changed, use another --out or restore it"
+                )
+            self.entries[entry.id] = entry
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Makes the folder and holds it for this process.
+
+    Raises:
+        RunError: it cannot be made or written.
+        RunRefused: another process holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / _LOCK, timeout=0)
+        lock.acquire()
+    except Timeout as exc:
+        raise RunRefused(
+            f"{folder} is in use by another process; wait for it or use another --out"
+        ) from exc
+    except OSError as exc:
+        raise RunError(f"{folder} cannot be written: {exc.strerror or exc}") from exc
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def claim(folder: Path, manifest: dict[str, JsonValue]) -> None:
+    """Writes the manifest into a new folder; in one that has a run, checks that it is this one.
+
+    Raises:
+        RunRefused: another run's folder; the message names what differs.
+        RunError: the manifest cannot be read or written.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        if (folder / JOURNAL).exists():
+            raise RunRefused(
+                f"{folder} has a journal but no {MANIFEST}, so nobody knows what it measured;"
+                " use another --out"
+            )
+        write_whole(path, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise RunError(f"{path}: cannot be read: {exc}") from exc
+    differences = list(_differences(found, json.loads(json.dumps(manifest))))
+    if differences:
+        raise RunRefused(
+            f"{folder} holds another run, with {'; '.join(differences[:5])}"
+            f"{' and more' if len(differences) > 5 else ''}; use another --out, or what it was"
+            " started with"
+        )
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file that is there complete or not at all. Raises `RunError`."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        part.replace(path)
+    except OSError as exc:
+        part.unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
+
+
+def _differences(found: JsonValue, wanted: JsonValue, where: str = "") -> Iterator[str]:
+    """In words, every place where two manifests differ."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in sorted({*found, *wanted}):
+            inner = f"{where}.{key}" if where else key
+            yield from _differences(found.get(key), wanted.get(key), inner)
+    elif found != wanted:
+        yield f"{where} {json.dumps(found)} where this command has {json.dumps(wanted)}"

@@ -1,0 +1,178 @@
+"""How good scores are against labels: the numbers, and how far chance alone could move them.
+
+Knows arrays. Knows nothing of policies, records or files. A number that does not exist is None,
+never 0.0: without negatives, say, every scorer has a perfect precision.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+Z95 = 1.959963984540054
+"""The 97.5% quantile of the normal distribution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A two-sided 95% interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class BestF1:
+    """The highest F1 of any threshold, and the highest threshold that reaches it."""
+
+    f1: float
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What flagging did: true and false positives and negatives."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+    @property
+    def f1(self) -> float | None:
+        """None without positives."""
+        return 2 * self.tp / (2 * self.tp + self.fp + self.fn) if self.tp + self.fn else None
+
+    @property
+    def precision(self) -> float | None:
+        """None when nothing was flagged."""
+        return self.tp / (self.tp + self.fp) if self.tp + self.fp else None
+
+    @property
+    def recall(self) -> float | None:
+        """None without positives."""
+        return self.tp / (self.tp + self.fn) if self.tp + self.fn else None
+
+    @property
+    def fpr(self) -> float | None:
+        """The share of negatives that was flagged; None without negatives."""
+        return self.fp / (self.fp + self.tn) if self.fp + self.tn else None
+
+
+def au_prc(labels: Bools, scores: Floats) -> float | None:
+    """Area under the precision-recall curve as average precision; None without both classes."""
+    if not _has_both(labels):
+        return None
+    return float(average_precision_score(labels, scores))
+
+
+def auroc(labels: Bools, scores: Floats) -> float | None:
+    """The chance that a positive scores above a negative, ties half; None without both classes."""
+    return float(roc_auc_score(labels, scores)) if _has_both(labels) else None
+
+
+def best_f1(labels: Bools, scores: Floats) -> BestF1 | None:
+    """Over all thresholds, with `score >= threshold` flagged; None without both classes."""
+    if not _has_both(labels):
+        return None
+    values, positives, negatives = _by_score(labels, scores)
+    tp, fp = np.cumsum(positives), np.cumsum(negatives)
+    f1 = 2 * tp / (tp + fp + positives.sum())
+    best = int(np.argmax(f1))  # the first of equals, which is the highest threshold
+    return BestF1(float(f1[best]), float(values[best]))
+
+
+def count(labels: Bools, flagged: Bools) -> Counts:
+    """Counts of one way of flagging."""
+    return Counts(
+        tp=int(np.sum(flagged & labels)),
+        fp=int(np.sum(flagged & ~labels)),
+        fn=int(np.sum(~flagged & labels)),
+        tn=int(np.sum(~flagged & ~labels)),
+    )
+
+
+def wilson(successes: int, trials: int) -> Interval | None:
+    """Wilson's 95% interval of a rate; None without trials."""
+    if trials == 0:
+        return None
+    rate, z2 = successes / trials, Z95**2
+    centre = (rate + z2 / (2 * trials)) / (1 + z2 / trials)
+    spread = Z95 * math.sqrt(rate * (1 - rate) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
+    # rounding may leave the bound of an all-or-nothing rate an ulp inside of it
+    low = 0.0 if successes == 0 else max(0.0, centre - spread)
+    high = 1.0 if successes == trials else min(1.0, centre + spread)
+    return Interval(low, high)
+
+
+def bootstrap(
+    labels: Bools, scores: Floats, flagged: Bools, *, seed: int, resamples: int = 1000
+) -> dict[str, Interval]:
+    """Percentile bootstrap 95% intervals; positives and negatives are resampled apart.
+
+    Args:
+        labels: ``(N,)``; both classes must be there.
+        scores: ``(N,)``, higher is worse.
+        flagged: ``(N,)``, what the threshold in use flags; equal scores are flagged alike.
+        seed: same seed, same intervals.
+        resamples: how many.
+    """
+    if not _has_both(labels):
+        raise ValueError("a stratified bootstrap needs positives and negatives")
+    # resampling N rows is drawing how often each distinct score comes up, and sorted scores
+    # make every metric a cumulative sum; memory stays bounded by drawing 100 at a time
+    _, positives, negatives = _by_score(labels, scores)
+    num_flagged = len(np.unique(scores[flagged]))  # flagged scores are the first of the order
+    drawn: dict[str, list[Floats]] = {
+        "au_prc": [], "auroc": [], "f1_best": [], "f1_at_threshold": []
+    }  # fmt: skip
+    rng = np.random.default_rng(seed)
+    for start in range(0, resamples, 100):
+        size = min(100, resamples - start)
+        tp_step = _draw(rng, positives, size)  # (size, G)
+        fp_step = _draw(rng, negatives, size)
+        for name, values in _resampled(tp_step, fp_step, num_flagged).items():
+            drawn[name].append(values)
+    intervals: dict[str, Interval] = {}
+    for name, chunks in drawn.items():
+        low, high = np.quantile(np.concatenate(chunks), [0.025, 0.975])
+        intervals[name] = Interval(float(low), float(high))
+    return intervals
+
+
+def _resampled(tp_step: Floats, fp_step: Floats, num_flagged: int) -> dict[str, Floats]:
+    """Each metric of each resample, ``(B,)``, from ``(B, G)`` counts by falling score."""
+    num_pos, num_neg = tp_step[0].sum(), fp_step[0].sum()
+    tp, fp = np.cumsum(tp_step, axis=1), np.cumsum(fp_step, axis=1)
+    seen = np.maximum(tp + fp, 1.0)  # where nothing is seen yet, tp is 0 and so is precision
+    f1 = 2 * tp / (seen + num_pos)
+    won = fp_step * (tp - tp_step / 2)  # positives above each negative, ties half
+    at = num_flagged - 1
+    return {
+        "au_prc": (tp_step * tp / seen).sum(axis=1) / num_pos,
+        "auroc": won.sum(axis=1) / (num_pos * num_neg),
+        "f1_best": f1.max(axis=1),
+        "f1_at_threshold": f1[:, at] if num_flagged else np.zeros(len(tp)),
+    }
+
+
+def _draw(rng: np.random.Generator, counts: Floats, size: int) -> Floats:
+    total = counts.sum()
+    return rng.multinomial(int(total), counts / total, size=size).astype(np.float64)
+
+
+def _by_score(labels: Bools, scores: Floats) -> tuple[Floats, Floats, Floats]:
+    """Distinct scores, highest first, and the positives and negatives at each, ``(G,)``."""
+    values, group = np.unique(-scores, return_inverse=True)
+    positives = np.bincount(group, weights=labels, minlength=len(values))
+    negatives = np.bincount(group, weights=~labels, minlength=len(values))
+    return -values, positives.astype(np.float64), negatives.astype(np.float64)
+
+
+def _has_both(labels: Bools) -> bool:
+    return bool(labels.any() and not labels.all())

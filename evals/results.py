@@ -1,0 +1,207 @@
+"""From the journal of a run to its results: one row a record and policy, and the numbers.
+
+The same journal gives the same bytes, in whatever order it was written: rows are sorted, and
+times stand beside the results, not in them.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from pydantic import JsonValue
+
+from evals.journal import Entry, RunError, write_whole
+from evals.metrics import Floats, Interval, au_prc, auroc, best_f1, bootstrap, count, wilson
+from evals.records import Record
+from policies import PolicyRule
+
+SCORES = "scores.parquet"
+SUMMARY = "summary.json"
+
+SCHEMA = {
+    "record_id": pl.String,
+    "policy": pl.String,
+    "surface": pl.String,
+    "raw": pl.Float64,
+    "calibrated": pl.Float64,
+    "threshold": pl.Float64,
+    "violates": pl.Boolean,
+    "label": pl.Boolean,
+    "coverage": pl.String,
+    "tokens": pl.Int64,
+    "windows": pl.Int64,
+    "lang": pl.String,
+    "source": pl.String,
+    "error": pl.String,
+}
+"""Columns of the scores. `raw`, `calibrated` and `violates` are null where a record could not be
+scored, and `error` says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """What a finished run found."""
+
+    summary: dict[str, JsonValue]
+    num_scored: int
+    """Records that took the times below."""
+    cpu_s: float
+    wall_s: float
+
+
+def save_results(
+    folder: Path,
+    *,
+    entries: Mapping[str, Entry],
+    records: Sequence[Record],
+    rules: Mapping[str, Sequence[PolicyRule]],
+    seed: int,
+    about: dict[str, JsonValue],
+) -> Results:
+    """Writes scores and summary, the summary last: it says that the run is finished.
+
+    Args:
+        folder: of the run.
+        entries: by record id; one for every record, and no other.
+        records: that were scored.
+        rules: the policies of each record, by its id.
+        seed: of the bootstrap.
+        about: what the summary says of the run itself.
+
+    Raises:
+        RunError: the journal does not fit the records, or a file cannot be written.
+    """
+    if entries.keys() != {record.id for record in records}:
+        raise RunError(
+            f"{folder}: the journal holds other records than the data; use another --out"
+        )
+    frame = _frame(entries, records, rules)
+    summary: dict[str, JsonValue] = {
+        **about,
+        "unscorable_records": sum(entry.error is not None for entry in entries.values()),
+        "policies": {
+            str(policy): _policy_summary(rows, seed)
+            for (policy,), rows in frame.group_by("policy", maintain_order=True)
+        },
+    }
+    policies = summary["policies"]
+    assert isinstance(policies, dict)
+    summary["policies"] = dict(sorted(policies.items()))
+    parquet = io.BytesIO()
+    frame.write_parquet(parquet)
+    write_whole(folder / SCORES, parquet.getvalue())
+    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole(folder / SUMMARY, (text + "\n").encode())
+    return _results(summary, entries.values())
+
+
+def load_results(folder: Path, entries: Iterable[Entry]) -> Results | None:
+    """The results of a finished run; None when it is not finished. Raises `RunError`."""
+    path = folder / SUMMARY
+    if not path.exists() or not (folder / SCORES).exists():
+        return None
+    try:
+        return _results(json.loads(path.read_text(encoding="utf-8")), entries)
+    except (OSError, ValueError) as exc:
+        raise RunError(
+            f"{path}: cannot be read: {exc}; delete it, and the same command writes it again"
+        ) from exc
+
+
+def _results(summary: dict[str, JsonValue], entries: Iterable[Entry]) -> Results:
+    times = [(entry.cpu_s, entry.wall_s) for entry in entries if entry.error is None]
+    return Results(
+        summary=summary,
+        num_scored=len(times),
+        cpu_s=sum(cpu for cpu, _ in times),
+        wall_s=sum(wall for _, wall in times),
+    )
+
+
+def _frame(
+    entries: Mapping[str, Entry],
+    records: Sequence[Record],
+    rules: Mapping[str, Sequence[PolicyRule]],
+) -> pl.DataFrame:
+    rows = []
+    for record in records:
+        entry = entries[record.id]
+        for rule in rules[record.id]:
+            outcome = entry.scores.get(rule.id)
+            rows.append(
+                {
+                    "record_id": record.id,
+                    "policy": rule.id,
+                    "surface": record.surface.value,
+                    "raw": outcome.raw if outcome else None,
+                    "calibrated": outcome.calibrated if outcome else None,
+                    "threshold": outcome.threshold if outcome else rule.steps()[0][0],
+                    "violates": outcome.violates if outcome else None,
+                    "label": record.labels[rule.id],
+                    "coverage": entry.coverage,
+                    "tokens": entry.tokens,
+                    "windows": entry.windows,
+                    "lang": record.lang,
+                    "source": record.source,
+                    "error": entry.error,
+                }
+            )
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row").sort("record_id", "policy")
+
+
+def _policy_summary(rows: pl.DataFrame, seed: int) -> dict[str, JsonValue]:
+    """The numbers of one policy; those that do not exist are null, with the reason beside."""
+    scored = rows.filter(pl.col("calibrated").is_not_null())
+    labels = scored["label"].to_numpy().astype(np.bool_)
+    flagged = scored["violates"].to_numpy().astype(np.bool_)
+    scores: Floats = scored["calibrated"].to_numpy().astype(np.float64)
+    counts, best = count(labels, flagged), best_f1(labels, scores)
+    num_pos, num_neg = counts.tp + counts.fn, counts.fp + counts.tn
+    values: dict[str, float | None] = {
+        "au_prc": au_prc(labels, scores),
+        "auroc": auroc(labels, scores),
+        "f1_best": best.f1 if best else None,
+        "threshold_best": best.threshold if best else None,
+        "f1_at_threshold": counts.f1,
+        "fpr_at_threshold": counts.fpr,
+        "precision_at_threshold": counts.precision,
+        "recall_at_threshold": counts.recall,
+    }
+    intervals: dict[str, Interval | None] = dict.fromkeys(
+        ("au_prc", "auroc", "f1_best", "f1_at_threshold")
+    )
+    if num_pos and num_neg:
+        intervals.update(bootstrap(labels, scores, flagged, seed=seed))
+    intervals["fpr_at_threshold"] = wilson(counts.fp, num_neg)
+    intervals["precision_at_threshold"] = wilson(counts.tp, counts.tp + counts.fp)
+    intervals["recall_at_threshold"] = wilson(counts.tp, num_pos)
+    return {
+        "n": len(scored),
+        "positives": num_pos,
+        **values,
+        **{
+            f"{name}_ci95": [interval.low, interval.high] if interval else None
+            for name, interval in intervals.items()
+        },
+        "unscorable": len(rows) - len(scored),
+        "reasons": {
+            name: _reason(name, num_pos, num_neg) for name, value in values.items() if value is None
+        },
+    }
+
+
+def _reason(name: str, num_pos: int, num_neg: int) -> str:
+    if num_pos + num_neg == 0:
+        return "no record could be scored"
+    if name == "precision_at_threshold":
+        return "nothing reached the threshold"
+    needed = {
+        "f1_at_threshold": "positives",
+        "recall_at_threshold": "positives",
+        "fpr_at_threshold": "negatives",
+    }.get(name, "positives and negatives")
+    return f"needs {needed}; found {num_pos} positives and {num_neg} negatives"

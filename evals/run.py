@@ -1,0 +1,235 @@
+"""One evaluation run: every labelled policy of every record, scored once, resumable anywhere.
+
+A record is scored alone and by its labelled policies only, so its scores depend on nothing but
+itself, the policies and the model: not on the order of the file nor on where a run was cut.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from evals.journal import JOURNAL, Entry, Journal, PolicyOutcome, RunRefused, claim, locked
+from evals.records import Record, file_sha256, read_records, sample_records
+from evals.results import Results, load_results, save_results
+from moderation.errors import (
+    ContentError,
+    EngineError,
+    EngineOverloaded,
+    EngineStopped,
+    UnsupportedModality,
+)
+from moderation.moderator import Moderator
+from policies import Action, PolicyLibrary, PolicyRule, PolicySet
+
+ALL = "all"
+"""Names the set of every loaded policy."""
+
+Progress = Callable[[int, int], None]
+"""Told the number of records done and of all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """What to measure and where to put it."""
+
+    data: Path
+    policy_set: PolicySet
+    out: Path
+    sample: int | None = None
+    """Records to draw by a hash of their ids; None for all."""
+    seed: int = 0
+    """Of the sample and of the bootstrap."""
+    threads: int = 1
+    """Threads that the model computes with: part of what decides the last digits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """A record and the policies that it is scored by."""
+
+    record: Record
+    rules: tuple[PolicyRule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is scored, and which labels are left out, by reason and policy."""
+
+    tasks: list[_Task]
+    num_records: int
+    not_in_set: Counter[str] = field(default_factory=Counter)
+    no_definition: Counter[str] = field(default_factory=Counter)
+
+
+def policy_set_named(library: PolicyLibrary, name: str) -> PolicySet:
+    """A policy set by its id, or with `all` one of every loaded policy at threshold 0.5.
+
+    Raises:
+        UnknownPolicy: there is no such set.
+    """
+    if name != ALL or name in library.sets:
+        return library.policy_set(name)
+    rules = tuple(
+        PolicyRule(id=policy_id, threshold=0.5, action=Action.FLAG)
+        for policy_id in sorted(library.policies)
+    )
+    return PolicySet(id=ALL, version=1, policies=rules)
+
+
+def run_evaluation(
+    moderator: Moderator, plan: RunPlan, *, progress: Progress = lambda _done, _total: None
+) -> Results:
+    """Runs a plan to its end, from wherever an earlier process left it.
+
+    A record that cannot be scored gets null scores and the reason, and is never tried again. An
+    engine that stopped or is overloaded ends the call instead: that is not the record's fault.
+
+    Raises:
+        RecordError: the data cannot be read.
+        RunRefused: the folder holds another run or is in use.
+        RunError: the folder cannot be read or written.
+        EngineError: the engine is gone; what was scored is kept.
+    """
+    with locked(plan.out):
+        digest = file_sha256(plan.data)
+        records = read_records(plan.data)
+        if plan.sample is not None:
+            records = sample_records(records, plan.sample, seed=plan.seed)
+        work = _plan_work(records, plan.policy_set, moderator.library)
+        if not work.tasks:
+            raise RunRefused(
+                f"no record of {plan.data} is labelled for a policy of set"
+                f" {plan.policy_set.id!r} that has words for its surface; labelled are:"
+                f" {', '.join(sorted(work.not_in_set | work.no_definition)) or 'none'}"
+            )
+        claim(plan.out, _manifest(moderator, plan, digest))
+        with Journal(plan.out / JOURNAL) as journal:
+            if (finished := load_results(plan.out, journal.entries.values())) is not None:
+                return finished
+            _score_rest(moderator, plan.policy_set, work.tasks, journal, progress)
+            return save_results(
+                plan.out,
+                entries=journal.entries,
+                records=[task.record for task in work.tasks],
+                rules={task.record.id: task.rules for task in work.tasks},
+                seed=plan.seed,
+                about=_about(moderator, plan, work),
+            )
+
+
+def _plan_work(records: Sequence[Record], policy_set: PolicySet, library: PolicyLibrary) -> _Work:
+    rules = {rule.id: rule for rule in policy_set.policies}
+    work = _Work([], len(records))
+    for record in records:
+        chosen = []
+        for policy_id in sorted(record.labels):
+            if policy_id not in rules:
+                work.not_in_set[policy_id] += 1
+            elif library.policy(policy_id).definition_for(record.surface) is None:
+                work.no_definition[policy_id] += 1
+            else:
+                chosen.append(rules[policy_id])
+        if chosen:
+            work.tasks.append(_Task(record=record, rules=tuple(chosen)))
+    return work
+
+
+def _score_rest(
+    moderator: Moderator,
+    policy_set: PolicySet,
+    tasks: Sequence[_Task],
+    journal: Journal,
+    progress: Progress,
+) -> None:
+    rest = [task for task in tasks if task.record.id not in journal.entries]
+    done = len(tasks) - len(rest)
+    progress(done, len(tasks))
+    for task in rest:
+        journal.append(_score(moderator, policy_set, task))
+        done += 1
+        progress(done, len(tasks))
+
+
+def _score(moderator: Moderator, policy_set: PolicySet, task: _Task) -> Entry:
+    asked = policy_set.model_copy(update={"policies": task.rules})
+    cpu, wall = time.process_time(), time.monotonic()
+    scores: dict[str, PolicyOutcome] = {}
+    coverage, tokens, windows, error = "not_scored", 0, 0, None
+    try:
+        verdict = moderator.judge(task.record.content, asked)
+    except (EngineStopped, EngineOverloaded):
+        raise
+    except (ContentError, EngineError, UnsupportedModality) as exc:
+        error = f"{exc.code}: {exc}"
+    else:
+        scores = {
+            score.policy_id: PolicyOutcome(
+                raw=score.raw,
+                calibrated=score.calibrated,
+                threshold=score.threshold,
+                violates=score.violates,
+            )
+            for score in verdict.scores
+        }
+        coverage = "scored" if verdict.complete else "partial"
+        tokens = sum(part.tokens for part in verdict.coverage)
+        windows = sum(part.windows for part in verdict.coverage)
+    return Entry(
+        id=task.record.id,
+        scores=scores,
+        coverage=coverage,
+        tokens=tokens,
+        windows=windows,
+        error=error,
+        cpu_s=round(time.process_time() - cpu, 6),
+        wall_s=round(time.monotonic() - wall, 6),
+    )
+
+
+def _manifest(moderator: Moderator, plan: RunPlan, digest: str) -> dict[str, JsonValue]:
+    """Everything that decides what the results are; a run is resumed only with the same."""
+    library, info = moderator.library, moderator.text.info
+    return {
+        "data": {"name": plan.data.name, "sha256": digest},
+        "policy_set": {
+            "id": plan.policy_set.id,
+            "hash": plan.policy_set.hash,
+            "policies": {
+                rule.id: library.policy(rule.id).hash for rule in plan.policy_set.policies
+            },
+        },
+        "model": {
+            "name": info.name,
+            "revision": info.revision,
+            "template": info.template,
+            "dtype": info.dtype,
+            "calibration": info.calibration,
+            "window_tokens": moderator.text.window_tokens,
+        },
+        "max_content_tokens": moderator.limits.max_tokens,
+        "sample": plan.sample,
+        "seed": plan.seed,
+        "threads": plan.threads,
+        "versions": {name: version(name) for name in ("wardgate", "torch", "transformers")},
+    }
+
+
+def _about(moderator: Moderator, plan: RunPlan, work: _Work) -> dict[str, JsonValue]:
+    info = moderator.text.info
+    return {
+        "data": plan.data.name,
+        "model": f"{info.name} ({info.revision}, {info.template}, {info.dtype})",
+        "calibrated": info.calibration is not None,
+        "policy_set": plan.policy_set.id,
+        "records": work.num_records,
+        "records_without_a_label_to_score": work.num_records - len(work.tasks),
+        "labels_left_out": {
+            "not_in_policy_set": dict(sorted(work.not_in_set.items())),
+            "no_definition_for_surface": dict(sorted(work.no_definition.items())),
+        },
+    }
