@@ -1,23 +1,23 @@
-"""Reads policies and policy sets from YAML files, each problem named with file and line."""
+"""Loads policies and policy sets from folders of YAML files.
+
+`survey` reads everything and reports every problem; `load_library` is the same for those who
+need a library without any.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
 
-import yaml
-from pydantic import BaseModel, ValidationError
-
+from policies.document import Document, read_document
 from policies.errors import PolicyFileError, UnknownPolicy
 from policies.schema import Policy, PolicySet
+from policies.validate import validate
 
 CATALOG = Path(str(files("policies") / "catalog"))
 """The built-in policies, one a file."""
 SETS = Path(str(files("policies") / "sets"))
 """The built-in policy sets, one a file."""
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,31 @@ class PolicyLibrary:
         return self.sets[set_id]
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedFile:
+    """A file that is a valid policy or policy set."""
+
+    folder: Path
+    document: Document
+    item: Policy | PolicySet
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.document.path
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Everything that was found in some folders, good and bad."""
+
+    library: PolicyLibrary
+    """What could be loaded; complete only where `errors` is empty."""
+    files: tuple[LoadedFile, ...]
+    """The files behind the library: a replaced policy's file is not among them."""
+    errors: tuple[PolicyFileError, ...]
+
+
 def load_library(extra: Iterable[Path] = ()) -> PolicyLibrary:
     """The built-in catalogue and sets, with the folders in `extra` laid over them.
 
@@ -51,34 +76,11 @@ def load_library(extra: Iterable[Path] = ()) -> PolicyLibrary:
         PolicyFileError: a file breaks the schema, an id stands twice, a folder has no YAML
             file, or a set names a policy that is not loaded.
     """
-    policies: dict[str, Policy] = {}
-    sets: dict[str, PolicySet] = {}
-    origin: dict[str, Path] = {}
-    for folder in (CATALOG, SETS, *extra):
-        found = _yaml_files(folder)
-        seen: dict[str, Path] = {}
-        for path in found:
-            item = load_file(path)
-            kind = "set" if isinstance(item, PolicySet) else "policy"
-            key = f"{kind} {item.id}"
-            if key in seen:
-                raise PolicyFileError(path, None, f"{key!r} is already defined in {seen[key]}")
-            seen[key] = path
-            if isinstance(item, PolicySet):
-                sets[item.id] = item
-                origin[item.id] = path
-            else:
-                policies[item.id] = item
-    for policy_set in sets.values():
-        for rule in policy_set.policies:
-            if rule.id not in policies:
-                known = ", ".join(sorted(policies))
-                raise PolicyFileError(
-                    origin[policy_set.id],
-                    _line_of(origin[policy_set.id], rule.id),
-                    f"names the unknown policy {rule.id!r}; known: {known}",
-                )
-    return PolicyLibrary(policies, sets)
+    found = survey(extra)
+    if found.errors:
+        first, *rest = found.errors
+        raise first.with_more(tuple(rest))
+    return found.library
 
 
 def load_file(path: Path) -> Policy | PolicySet:
@@ -87,72 +89,74 @@ def load_file(path: Path) -> Policy | PolicySet:
     Raises:
         PolicyFileError: unreadable, not YAML, or not of the schema.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise PolicyFileError(path, None, f"cannot be read: {exc}") from exc
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as exc:
-        line = exc.problem_mark.line + 1 if exc.problem_mark else None
-        raise PolicyFileError(path, line, f"is not valid YAML: {exc.problem}") from exc
-    except yaml.YAMLError as exc:
-        raise PolicyFileError(path, None, f"is not valid YAML: {exc}") from exc
-    if not isinstance(data, dict) or not isinstance(node, yaml.MappingNode):
-        raise PolicyFileError(path, 1, "expected a mapping with the keys of a policy")
-    _refuse_repeated_keys(path, node)
-    model = PolicySet if "policies" in data else Policy
-    return _validate(path, node, data, model)
+    return validate(read_document(path))
 
 
-def _validate(path: Path, node: yaml.Node, data: object, model: type[Model]) -> Model:
-    try:
-        return model.model_validate(data)
-    except ValidationError as exc:
-        problem = exc.errors()[0]
-        location = ".".join(str(step) for step in problem["loc"]) or model.__name__
-        more = f" (and {exc.error_count() - 1} more)" if exc.error_count() > 1 else ""
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = f"unknown key; known: {', '.join(model.model_fields)}"
-            if len(problem["loc"]) > 1:
-                message = "unknown key"
-        raise PolicyFileError(
-            path, _line_at(node, problem["loc"]), f"{location}: {message}{more}"
-        ) from exc
-
-
-def _line_at(node: yaml.Node, location: tuple[int | str, ...]) -> int:
-    """The line of the deepest part of `location` that stands in the file."""
-    line = node.start_mark.line + 1
-    for step in location:
-        if isinstance(node, yaml.MappingNode):
-            match = [(key, value) for key, value in node.value if key.value == step]
-            if not match:
-                continue  # the name of a union's branch, or a key that is missing
-            line = match[0][0].start_mark.line + 1
-            node = match[0][1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
-            node = node.value[step]
-            line = node.start_mark.line + 1
-    return line
-
-
-def _refuse_repeated_keys(path: Path, node: yaml.Node) -> None:
-    """YAML lets the last of two equal keys win in silence; a policy must not."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                raise PolicyFileError(
-                    path, key.start_mark.line + 1, f"the key {key.value!r} stands twice"
+def survey(extra: Iterable[Path] = ()) -> Survey:
+    """Reads the built-in files and the folders in `extra` and collects every problem."""
+    files: dict[tuple[type, str], LoadedFile] = {}
+    errors: list[PolicyFileError] = []
+    claimed: set[object] = set()
+    """Ids in files that could not be loaded: a set that names one is not wrong as well."""
+    for folder in (CATALOG, SETS, *extra):
+        seen: dict[tuple[type, str], Path] = {}
+        try:
+            paths = _yaml_files(folder)
+        except PolicyFileError as exc:
+            errors.append(exc)
+            continue
+        for path in paths:
+            try:
+                document = read_document(path)
+            except PolicyFileError as exc:
+                errors.append(exc)
+                continue
+            try:
+                item = validate(document)
+            except PolicyFileError as exc:
+                errors += [exc.with_more(()), *exc.more]
+                if isinstance(name := document.data.get("id"), str):
+                    claimed.add(name)
+                continue
+            key = (type(item), item.id)
+            if key in seen:
+                kind = "policy set" if isinstance(item, PolicySet) else "policy"
+                errors.append(
+                    PolicyFileError(
+                        path,
+                        document.line_of(("id",)),
+                        f"the {kind} {item.id!r} is already defined in {seen[key]}",
+                        key="id",
+                    )
                 )
-            seen.add(key.value)
-            _refuse_repeated_keys(path, value)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_repeated_keys(path, item)
+                continue
+            seen[key] = path
+            files[key] = LoadedFile(folder, document, item)
+    library = PolicyLibrary(
+        {file.item.id: file.item for file in files.values() if isinstance(file.item, Policy)},
+        {file.item.id: file.item for file in files.values() if isinstance(file.item, PolicySet)},
+    )
+    for file in files.values():
+        errors += _unknown_policies(file, library, claimed)
+    return Survey(library, tuple(files.values()), tuple(errors))
+
+
+def _unknown_policies(
+    file: LoadedFile, library: PolicyLibrary, claimed: set[object]
+) -> list[PolicyFileError]:
+    if not isinstance(file.item, PolicySet):
+        return []
+    known = ", ".join(sorted(library.policies))
+    return [
+        PolicyFileError(
+            file.path,
+            file.document.line_of(("policies", index, "id")),
+            f"there is no policy {rule.id!r}; known: {known}",
+            key=f"policies[{index}].id",
+        )
+        for index, rule in enumerate(file.item.policies)
+        if rule.id not in library.policies and rule.id not in claimed
+    ]
 
 
 def _yaml_files(folder: Path) -> list[Path]:
@@ -162,10 +166,3 @@ def _yaml_files(folder: Path) -> list[Path]:
     if not found:
         raise PolicyFileError(folder, None, "holds no *.yaml file")
     return found
-
-
-def _line_of(path: Path, needle: str) -> int | None:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if needle in line:
-            return number
-    return None

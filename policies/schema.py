@@ -7,12 +7,28 @@ exports it for editors.
 import hashlib
 import json
 from enum import StrEnum
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
-Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
+# strict: a lax number would read `version: true` as 1 and a quoted "0.5" as 0.5
+Version = Annotated[int, Field(ge=1, strict=True)]
+Probability = Annotated[float, Field(gt=0.0, lt=1.0, strict=True)]
+
+ONE, MANY = "<one>", "<many>"
+"""Tags of a union's branches. They stand in the locations of pydantic's errors and, because of
+the angle brackets, are no key of any file."""
 
 
 class Surface(StrEnum):
@@ -58,25 +74,54 @@ class SurfaceDefinitions(Strict):
         return self
 
 
+def _definition_branch(value: object) -> str | None:
+    if isinstance(value, str):
+        return ONE
+    return MANY if isinstance(value, dict | SurfaceDefinitions) else None
+
+
+Definition = Annotated[
+    Annotated[str, Field(min_length=1), Tag(ONE)] | Annotated[SurfaceDefinitions, Tag(MANY)],
+    Discriminator(
+        _definition_branch,
+        custom_error_type="definition_shape",
+        custom_error_message="expected a text, or a text for each of prompt, response, image",
+    ),
+]
+
+
 class Example(Strict):
     """A text with its label: documentation, and a test of the policy."""
 
     text: str = Field(min_length=1)
     surface: Surface
-    violates: bool
+    violates: bool = Field(strict=True)
     prompt: str | None = None
     """For a response: the prompt that it answers."""
     note: str | None = None
+
+    @field_validator("surface")
+    @classmethod
+    def _is_of_text(cls, value: Surface) -> Surface:
+        if value is Surface.IMAGE:
+            raise ValueError("an example is a text: expected 'prompt' or 'response'")
+        return value
+
+    @model_validator(mode="after")
+    def _only_responses_answer(self) -> Self:
+        if self.prompt is not None and self.surface is not Surface.RESPONSE:
+            raise _wrong_at("only an example for surface 'response' answers a prompt", "prompt")
+        return self
 
 
 class Policy(Strict):
     """One rule put to the classifier, with the words for each surface."""
 
     id: Identifier
-    version: int = Field(ge=1)
+    version: Version
     """Raised on every change of text."""
     title: str = Field(min_length=1, max_length=120)
-    definition: Annotated[str, Field(min_length=1)] | SurfaceDefinitions
+    definition: Definition
     severity: Literal["low", "medium", "high"]
     source: str | None = None
     """Where the wording comes from."""
@@ -84,10 +129,13 @@ class Policy(Strict):
 
     @model_validator(mode="after")
     def _examples_have_a_definition(self) -> Self:
-        for example in self.examples:
+        for index, example in enumerate(self.examples):
             if self.definition_for(example.surface) is None:
-                raise ValueError(
-                    f"an example is for surface {example.surface!r}, which has no definition"
+                raise _wrong_at(
+                    f"the policy has no definition for {example.surface.value!r}",
+                    "examples",
+                    index,
+                    "surface",
                 )
         return self
 
@@ -99,9 +147,12 @@ class Policy(Strict):
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits over what the classifier reads; examples do not change it."""
-        definitions = {surface.value: self.definition_for(surface) for surface in Surface}
-        return _digest({"id": self.id, "version": self.version, "definitions": definitions})
+        """Twelve hex digits over what the classifier reads: the definition for each surface.
+
+        Nothing else changes it, so an unchanged hash says that older scores still hold, and a
+        changed hash under an unchanged version that somebody forgot to raise the version.
+        """
+        return _digest({surface.value: self.definition_for(surface) for surface in Surface})
 
 
 class ActionThresholds(Strict):
@@ -117,11 +168,13 @@ class ActionThresholds(Strict):
         steps = self.steps()
         if not steps:
             raise ValueError("needs a threshold for at least one of flag, review, redact, block")
-        values = [threshold for threshold, _ in steps]
-        if values != sorted(values):
-            raise ValueError(
-                "a more severe action needs a threshold at least as high as the milder one's"
-            )
+        for (low, mild), (high, severe) in pairwise(steps):
+            if high < low:
+                raise _wrong_at(
+                    f"{high:g} is lower than the {low:g} of the milder action {mild.value!r};"
+                    " thresholds rise with the action",
+                    severe.value,
+                )
         return self
 
     def steps(self) -> list[tuple[float, Action]]:
@@ -135,11 +188,28 @@ class ActionThresholds(Strict):
         return [(threshold, action) for threshold, action in named if threshold is not None]
 
 
+def _threshold_branch(value: object) -> str | None:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return ONE
+    return MANY if isinstance(value, dict | ActionThresholds) else None
+
+
+Threshold = Annotated[
+    Annotated[Probability, Tag(ONE)] | Annotated[ActionThresholds, Tag(MANY)],
+    Discriminator(
+        _threshold_branch,
+        custom_error_type="threshold_shape",
+        custom_error_message="expected a number between 0 and 1, or one for each of flag, review,"
+        " redact, block",
+    ),
+]
+
+
 class PolicyRule(Strict):
     """A policy within a policy set: its thresholds, action and mode."""
 
     id: Identifier
-    threshold: Probability | ActionThresholds
+    threshold: Threshold
     action: Action | None = None
     mode: Literal["enforce", "shadow"] = "enforce"
 
@@ -147,9 +217,11 @@ class PolicyRule(Strict):
     def _action_fits_threshold(self) -> Self:
         ladder = isinstance(self.threshold, ActionThresholds)
         if ladder and self.action is not None:
-            raise ValueError("give either one threshold with an action, or a threshold per action")
+            raise _wrong_at("stands beside a threshold for each action; remove one", "action")
         if not ladder and self.action in (None, Action.ALLOW):
-            raise ValueError("one threshold needs an action: flag, review, redact or block")
+            raise _wrong_at(
+                "one threshold needs an action: flag, review, redact or block", "action"
+            )
         return self
 
     def steps(self) -> list[tuple[float, Action]]:
@@ -164,7 +236,7 @@ class PolicySet(Strict):
     """The policies that apply together, and what failure means for them."""
 
     id: Identifier
-    version: int = Field(ge=1)
+    version: Version
     policies: tuple[PolicyRule, ...] = Field(min_length=1)
     on_error: Literal["block", "allow"] = "block"
     """What a gated request gets when scoring fails."""
@@ -173,10 +245,11 @@ class PolicySet(Strict):
 
     @model_validator(mode="after")
     def _no_policy_twice(self) -> Self:
-        ids = [rule.id for rule in self.policies]
-        repeated = sorted({name for name in ids if ids.count(name) > 1})
-        if repeated:
-            raise ValueError(f"policies named twice: {', '.join(repeated)}")
+        seen: set[str] = set()
+        for index, rule in enumerate(self.policies):
+            if rule.id in seen:
+                raise _wrong_at(f"{rule.id!r} stands twice in the set", "policies", index, "id")
+            seen.add(rule.id)
         return self
 
     @property
@@ -190,6 +263,11 @@ def json_schema(kind: Literal["policy", "policy-set"]) -> dict[str, Any]:
     model = Policy if kind == "policy" else PolicySet
     schema = model.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _wrong_at(message: str, *key: str | int) -> PydanticCustomError:
+    """The error of a check over several keys, naming the one to change by its path."""
+    return PydanticCustomError("wrong_at", "{message}", {"message": message, "at": key})
 
 
 def _digest(value: object) -> str:
