@@ -5,8 +5,6 @@ tokenizer's answer ids or float16 overflow all give plausible numbers. `load_che
 what can be checked and raises `ModelRefused` with the reason.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3ForConditionalGeneration,
@@ -23,14 +20,22 @@ from transformers import (
     PretrainedConfig,
     ShieldGemma2ForImageClassification,
 )
-from transformers.utils import cached_file
 
-from moderation.engine import LocalEngine
-from moderation.errors import ModelRefused, ModelUnavailable
-from moderation.prompts import PromptBuilder
-from moderation.templates import TEMPLATES
+from moderation.engine import Engine, LocalEngine
+from moderation.errors import EngineError, ModelRefused, ModelUnavailable
+from moderation.prompts import JudgePrompt, PromptBuilder
+from moderation.templates import TEMPLATES, Template
 from moderation.tokenizer import SafeTokenizer
 from moderation.verdict import ModelInfo
+from moderation.weights import (
+    first_line,
+    merge_adapter,
+    read_config,
+    read_revision,
+    read_tokenizer,
+    read_weights,
+)
+from policies import Surface
 
 CONTEXT_TOKENS = 8192
 """Tokens that ShieldGemma 1 and 2 were trained with; longer prompts are windowed."""
@@ -60,7 +65,7 @@ class Classifier:
     """A loaded and checked model, ready to judge."""
 
     info: ModelInfo
-    engine: LocalEngine
+    engine: Engine
     builder: PromptBuilder
     model: nn.Module
     """The causal language model itself."""
@@ -100,23 +105,27 @@ def load_checkpoint(
         ModelRefused: a check failed; the message says which.
     """
     source = str(source)
-    config = _config(source)
+    config = read_config(source)
     architecture = _architecture(source, config)
+    chosen = _template(template or architecture.template, architecture)
     dtype = dtype or preferred_dtype(device)
-    if dtype is torch.float16:
-        raise ModelRefused("float16 overflows in Gemma 3; use bfloat16 or float32")
-    checks = [f"architecture {config.architectures[0]}", f"dtype {_dtype_name(dtype)}"]
-    safe = _tokenizer(source)
+    if dtype not in (torch.float32, torch.bfloat16):
+        raise ModelRefused(
+            f"cannot score in {_dtype_name(dtype)}; expected float32 or bfloat16 (float16"
+            " overflows in Gemma 3)"
+        )
+    checks = [f"architecture {architecture.model_class.__name__}", f"dtype {_dtype_name(dtype)}"]
+    safe = read_tokenizer(source)
     yes_id, no_id = _answer_ids(safe, config)
     checks.append(f"answer ids Yes={yes_id} No={no_id}")
-    model = _weights(source, architecture, dtype)
+    model = read_weights(source, architecture.model_class, dtype)
     if isinstance(model, ShieldGemma2ForImageClassification):
         model = model.model  # the Gemma 3 inside; the wrapper only picks the two logits
     if adapter is not None:
-        model = _merge(model, adapter)
+        model = merge_adapter(model, adapter)
         checks.append("adapter merged")
     model = model.to(device).eval().requires_grad_(False)
-    _check_tied(model)
+    _check_head(model, safe)
     checks.append("output head tied to the embedding")
     context = min(CONTEXT_TOKENS, int(config.get_text_config().max_position_embeddings))
     engine = LocalEngine(model, yes_id=yes_id, no_id=no_id, max_prompt_tokens=context)
@@ -124,14 +133,13 @@ def load_checkpoint(
     if architecture.has_images:
         image_text, to_pixels = _image_parts(source, config, safe)
         checks.append(f"image tokens {config.mm_tokens_per_image} an image")
-    chosen = TEMPLATES[template or architecture.template]
     builder = PromptBuilder(chosen, safe, image_text=image_text)
     _check_finite(engine, safe)
     checks.append("a probe gives a finite score")
     return Classifier(
         info=ModelInfo(
             name=name or source,
-            revision=revision or _revision(config, adapter),
+            revision=revision or read_revision(source, config, adapter),
             template=chosen.name,
             dtype=_dtype_name(dtype),
         ),
@@ -159,16 +167,6 @@ def _cpu_has(flag: str) -> bool:
         return False
 
 
-def _config(source: str) -> PretrainedConfig:
-    try:
-        return AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as exc:
-        raise ModelUnavailable(
-            f"cannot read a model configuration from {source!r}: expected a directory with"
-            f" config.json, or a hub id ({type(exc).__name__}: {_first_line(exc)})"
-        ) from exc
-
-
 def _architecture(source: str, config: PretrainedConfig) -> _Architecture:
     names = config.architectures or ["none"]
     if names[0] not in _ARCHITECTURES:
@@ -178,44 +176,16 @@ def _architecture(source: str, config: PretrainedConfig) -> _Architecture:
     return _ARCHITECTURES[names[0]]
 
 
-def _tokenizer(source: str) -> SafeTokenizer:
-    try:
-        path = cached_file(source, "tokenizer.json")
-    except (OSError, ValueError) as exc:
-        raise ModelUnavailable(
-            f"cannot read tokenizer.json of {source!r}: {_first_line(exc)}"
-        ) from exc
-    return SafeTokenizer(Path(path).read_text(encoding="utf-8"))
-
-
-def _weights(source: str, architecture: _Architecture, dtype: torch.dtype) -> nn.Module:
-    try:
-        model, report = architecture.model_class.from_pretrained(
-            source, dtype=dtype, output_loading_info=True
+def _template(name: str, architecture: _Architecture) -> Template:
+    if name not in TEMPLATES:
+        raise ModelRefused(f"unknown template {name!r}; known: {', '.join(TEMPLATES)}")
+    template = TEMPLATES[name]
+    if Surface.IMAGE in template.surfaces and not architecture.has_images:
+        raise ModelRefused(
+            f"the template {name!r} judges images, but {architecture.model_class.__name__} has"
+            " no vision tower"
         )
-    except (OSError, ValueError, RuntimeError) as exc:
-        raise ModelUnavailable(
-            f"cannot load the weights of {source!r}: {_first_line(exc)}"
-        ) from exc
-    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        names = sorted(map(str, report.get(kind) or ()))
-        if names:
-            raise ModelRefused(
-                f"the checkpoint {source!r} has {kind.replace('_', ' ')}: {', '.join(names[:3])}"
-                f"{' and more' if len(names) > 3 else ''}; such weights would be random"
-            )
-    loaded: nn.Module = model
-    return loaded
-
-
-def _merge(model: nn.Module, adapter: Path) -> nn.Module:
-    from peft import PeftModel
-
-    try:
-        merged: nn.Module = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    except (OSError, ValueError, RuntimeError, KeyError) as exc:
-        raise ModelUnavailable(f"cannot load the adapter {adapter}: {_first_line(exc)}") from exc
-    return merged
+    return template
 
 
 def _answer_ids(safe: SafeTokenizer, config: PretrainedConfig) -> tuple[int, int]:
@@ -234,41 +204,57 @@ def _answer_ids(safe: SafeTokenizer, config: PretrainedConfig) -> tuple[int, int
     return found["Yes"], found["No"]
 
 
-def _check_tied(model: Any) -> None:
+def _check_head(model: Any, safe: SafeTokenizer) -> None:
     """An untied head of a Gemma is a random one: it loads without a word and scores nonsense."""
     head = model.get_output_embeddings().weight
     embedding = model.get_input_embeddings().weight
-    if head.data_ptr() != embedding.data_ptr():
+    if head.data_ptr() != embedding.data_ptr() and not torch.equal(head, embedding):
         raise ModelRefused(
             "the output head is not tied to the embedding; Gemma ties them, so this head is"
             " random or was changed"
         )
+    if safe.vocabulary_size > len(embedding):
+        raise ModelRefused(
+            f"the tokenizer has {safe.vocabulary_size} tokens, the embedding {len(embedding)} rows;"
+            " they are not of the same model"
+        )
 
 
 def _check_finite(engine: LocalEngine, safe: SafeTokenizer) -> None:
-    from moderation.prompts import JudgePrompt
-
     ids = safe.content("Does this work?").ids
-    engine.p_yes(JudgePrompt((safe.token_id("<bos>"), *ids), (ids,)))
+    try:
+        engine.p_yes(JudgePrompt((safe.token_id("<bos>"), *ids), (ids,)))
+    except EngineError as exc:
+        raise ModelRefused(f"a probe gave no score: {exc}") from exc
 
 
 def _image_parts(
     source: str, config: PretrainedConfig, safe: SafeTokenizer
 ) -> tuple[str, Callable[[Any], Tensor]]:
     """What an image expands to in the prompt, and how its pixels are prepared."""
-    names = {
-        safe.token_id(token): token
-        for token in ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
+    stated = {
+        "<start_of_image>": config.boi_token_index,
+        "<end_of_image>": config.eoi_token_index,
+        "<image_soft_token>": config.image_token_id,
     }
-    stated = {config.boi_token_index, config.eoi_token_index, config.image_token_id}
-    if set(names) != stated:
-        raise ModelRefused(f"image token ids are {sorted(stated)}, the tokenizer has {names}")
+    found = {token: safe.token_id(token) for token in stated}
+    if found != stated:
+        raise ModelRefused(
+            f"the configuration has the image tokens {stated}, the tokenizer {found}"
+        )
     try:
-        processor = Gemma3ImageProcessorPil.from_pretrained(source)
+        processor: Any = Gemma3ImageProcessorPil.from_pretrained(source)
     except (OSError, ValueError) as exc:
         raise ModelUnavailable(
-            f"cannot read the image processor of {source!r}: {_first_line(exc)}"
+            f"cannot read the image processor of {source!r}: {first_line(exc)}"
         ) from exc
+    side = int(config.vision_config.image_size)
+    size = {"height": processor.size["height"], "width": processor.size["width"]}
+    if size != {"height": side, "width": side}:
+        raise ModelRefused(
+            f"the image processor makes {size['width']}x{size['height']} pixels, the vision tower"
+            f" reads {side}x{side}"
+        )
     soft = "<image_soft_token>" * int(config.mm_tokens_per_image)
     text = f"\n\n<start_of_image>{soft}<end_of_image>\n\n"
 
@@ -281,18 +267,5 @@ def _image_parts(
     return text, to_pixels
 
 
-def _revision(config: PretrainedConfig, adapter: Path | None) -> str:
-    stated = getattr(config, "_commit_hash", None)
-    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True, default=str).encode())
-    if adapter is not None:
-        digest.update((adapter / "adapter_model.safetensors").read_bytes())
-    return str(stated or f"config-{digest.hexdigest()[:12]}")
-
-
 def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _first_line(exc: BaseException) -> str:
-    return str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
-

@@ -5,13 +5,13 @@ Knows token ids and tensors. Knows nothing of policies' texts, thresholds or HTT
 
 import math
 import threading
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from moderation.errors import Unscorable
+from moderation.errors import EngineError, Unscorable
 from moderation.prompts import JudgePrompt
 
 
@@ -43,26 +43,33 @@ class LocalEngine:
     shapes agree better than about 1e-2 (neither do transformers' own).
     """
 
-    def __init__(self, model: nn.Module, *, yes_id: int, no_id: int, max_prompt_tokens: int) -> None:
+    def __init__(
+        self, model: nn.Module, *, yes_id: int, no_id: int, max_prompt_tokens: int
+    ) -> None:
         """`model` is a `Gemma2ForCausalLM`, `Gemma3ForCausalLM` or
         `Gemma3ForConditionalGeneration` in eval mode."""
         self.max_prompt_tokens = max_prompt_tokens
-        self._model = model
-        self._config = model.config.get_text_config()
+        self._model = cast(Any, model)  # nn.Module types its attributes as Tensor | Module
+        self._config: Any = self._model.config.get_text_config()
         self._device = next(model.parameters()).device
         self._yes_no = torch.tensor([yes_id, no_id], device=self._device)
-        self._image_token_id = getattr(model.config, "image_token_id", None)
+        self._image_token_id: int | None = getattr(self._model.config, "image_token_id", None)
         self._lock = threading.Lock()
 
     @torch.inference_mode()
     def p_yes(self, prompt: JudgePrompt, *, pixels: Tensor | None = None) -> list[float]:
         """See `Engine.p_yes`."""
         assert prompt.longest <= self.max_prompt_tokens, "the caller splits content into windows"
-        with self._lock:
-            cache = DynamicCache(config=self._config)
-            self._prefill(prompt.prefix, pixels, cache)
-            hidden = self._leaves(prompt, cache)  # (P, D)
-            scores = violation_scores(hidden, self._answer_rows(), self._softcap).tolist()
+        try:
+            with self._lock:
+                cache = DynamicCache(config=self._config)
+                self._prefill(prompt.prefix, pixels, cache)
+                hidden = self._leaves(prompt, cache)  # (P, D)
+                scores = violation_scores(hidden, self._answer_rows(), self._softcap).tolist()
+        except (RuntimeError, MemoryError) as exc:  # torch's own errors, out of memory included
+            raise EngineError(
+                f"the forward of {prompt.num_tokens} tokens failed ({type(exc).__name__})"
+            ) from exc
         if not all(math.isfinite(score) for score in scores):
             raise Unscorable("the model answered with a number that is no probability (NaN)")
         return list(scores)
@@ -74,7 +81,8 @@ class LocalEngine:
             dtype = next(self._model.parameters()).dtype
             extra["pixel_values"] = pixels.to(self._device, dtype)
             # without it the image's tokens would silently see only what precedes them
-            extra["token_type_ids"] = (ids == self._image_token_id).long()
+            assert self._image_token_id is not None, "pixels are for models with images"
+            extra["token_type_ids"] = ids.eq(self._image_token_id).long()
         self._model.model(input_ids=ids, past_key_values=cache, use_cache=True, **extra)
 
     def _leaves(self, prompt: JudgePrompt, cache: DynamicCache) -> Tensor:

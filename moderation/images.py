@@ -1,10 +1,10 @@
 """Image files to pixels, with every way a file can be wrong turned into a clear error."""
 
 import io
-import warnings
 from dataclasses import dataclass
+from typing import cast
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from moderation.errors import UnreadableImage
 
@@ -33,49 +33,62 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
         raise UnreadableImage(
             f"the image has {len(data)} bytes; at most {limits.max_bytes} are accepted"
         )
+    if not data:
+        raise UnreadableImage("the image has no bytes; expected an image file")
+    # Decoders meet hostile bytes and raise whatever their parsing stumbles over (struct.error,
+    # IndexError, SyntaxError, ...): each of them means the same to the caller.
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # checked below
-            opened = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as exc:
-        if isinstance(exc, Image.DecompressionBombError):
-            raise UnreadableImage(f"the image is too large to decode: {exc}") from exc
+        opened = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+        raise UnreadableImage(
+            f"the image is too large to decode; at most {limits.max_pixels} pixels are accepted"
+        ) from exc
+    except Exception as exc:
         raise UnreadableImage(
             f"the {len(data)} bytes are no readable image; expected {', '.join(FORMATS)}"
         ) from exc
     with opened:
-        width, height = opened.size
-        if width * height > limits.max_pixels:
-            raise UnreadableImage(
-                f"the image has {width}x{height} pixels; at most {limits.max_pixels} are accepted"
-            )
-        if min(width, height) < limits.min_side:
-            raise UnreadableImage(
-                f"the image has {width}x{height} pixels; at least"
-                f" {limits.min_side}x{limits.min_side} are needed to judge it"
-            )
-        frames = getattr(opened, "n_frames", 1)
-        if frames > 1:
-            raise UnreadableImage(
-                f"the image has {frames} frames; animations are not judged yet: send the frames"
-                " as separate images"
-            )
+        _check_size(opened.size, limits)
         try:
-            upright = ImageOps.exif_transpose(opened)
-            return _rgb(upright)
-        except (OSError, SyntaxError, ValueError, EOFError) as exc:
+            # an MPO (a JPEG with a depth map behind it) has frames too, but shows only its first
+            animated = opened.format != "MPO" and getattr(opened, "is_animated", False)
+            image = None if animated else _rgb(ImageOps.exif_transpose(opened))
+        except Exception as exc:
             raise UnreadableImage(
-                f"the {opened.format} image is truncated or corrupt: {type(exc).__name__}"
+                f"the {opened.format} image is truncated or corrupt ({type(exc).__name__})"
             ) from exc
+    if image is None:
+        raise UnreadableImage(
+            "the image is animated; animations are not judged yet: send its frames as separate"
+            " images"
+        )
+    return image
+
+
+def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
+    width, height = size
+    if width * height > limits.max_pixels:
+        raise UnreadableImage(
+            f"the image has {width}x{height} pixels; at most {limits.max_pixels} are accepted"
+        )
+    if min(width, height) < limits.min_side:
+        raise UnreadableImage(
+            f"the image has {width}x{height} pixels; at least"
+            f" {limits.min_side}x{limits.min_side} are needed to judge it"
+        )
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        low, high = image.getextrema()  # 16-bit grey: stretch, or the conversion clips to white
-        scale = 255.0 / max(float(high) - float(low), 1.0)
-        image = image.point(lambda value: value * scale - float(low) * scale).convert("L")
+        # 16-bit grey: stretch, or the conversion clips almost everything to white
+        image = image.convert("F")
+        low, high = cast("tuple[float, float]", image.getextrema())
+        scale = 255.0 / max(high - low, 1.0)
+        offset = -low * scale
+        image = image.point(lambda value: value * scale + offset).convert("L")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        white = Image.new("RGB", rgba.size, "white")
+        white.paste(rgba, mask=rgba.getchannel("A"))
+        return white
     return image.convert("RGB")

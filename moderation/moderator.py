@@ -6,23 +6,24 @@ Knows policies, windows and coverage. Knows nothing of HTTP; blocking, safe from
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from moderation.checkpoints import Classifier
 from moderation.content import Content, ImagePart, TextPart
-from moderation.errors import (
-    ContentEmpty,
-    ContentTooLong,
-    EngineTimeout,
-    UnsupportedModality,
-)
+from moderation.errors import ContentEmpty, ContentTooLong, UnsupportedModality
 from moderation.images import ImageLimits, decode_image
 from moderation.ocr import TextReader
-from moderation.verdict import PartCoverage, Verdict, WindowScore, decide, score_policy
-from moderation.windows import split_windows
+from moderation.scoring import (
+    PartScores,
+    TokenBudget,
+    check_deadline,
+    check_not_empty,
+    score_image,
+    score_text,
+)
+from moderation.tokenizer import Tokens
+from moderation.verdict import PartCoverage, Verdict, decide, score_policy
 from policies import Policy, PolicyLibrary, PolicySet, Surface
-
-WINDOW_OVERLAP = 128
-"""Tokens that neighbouring windows share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,16 +31,19 @@ class ContentLimits:
     """What one content may be at most; past it, it is refused and never cut."""
 
     max_tokens: int = 32_768
+    """Of all its texts together, the texts read in its images included."""
     max_parts: int = 64
     image: ImageLimits = field(default_factory=ImageLimits)
 
 
 @dataclass(frozen=True, slots=True)
-class _PartResult:
-    """Windows by policy id, and what was covered."""
+class _Question:
+    """What stays the same for all parts of one content."""
 
-    windows: dict[str, list[WindowScore]]
-    coverage: PartCoverage
+    content: Content
+    policies: Sequence[Policy]
+    budget: TokenBudget
+    deadline: float | None
 
 
 class Moderator:
@@ -92,30 +96,39 @@ class Moderator:
                 f" {self.limits.max_parts} are accepted"
             )
         policies = [self.library.policy(rule.id) for rule in policy_set.policies]
-        results = [
-            self._judge_text(index, part.text, content.surface, content.context, policies, deadline)
-            if isinstance(part, TextPart)
-            else self._judge_image(index, part, content.surface, policies, deadline)
+        budget = TokenBudget(self.text, self.limits.max_tokens)
+        question = _Question(content, policies, budget, deadline)
+        # all texts are read first: content that is refused costs no forward
+        tokens = [
+            self._read_text(index, part.text, budget) if isinstance(part, TextPart) else None
             for index, part in enumerate(content.parts)
         ]
-        coverage = tuple(result.coverage for result in results)
+        scored: list[PartScores] = []
+        coverage: list[PartCoverage] = []
+        for index, (part, part_tokens) in enumerate(zip(content.parts, tokens, strict=True)):
+            if isinstance(part, ImagePart):
+                found, covered = self._judge_image(index, part, question)
+            else:
+                assert part_tokens is not None, "every text was read above"
+                found, covered = self._judge_text(index, part.text, part_tokens, question)
+            scored.append(found)
+            coverage.append(covered)
         scores = []
         for rule, policy in zip(policy_set.policies, policies, strict=True):
-            windows = [w for result in results for w in result.windows.get(policy.id, ())]
+            windows = [w for found in scored for w in found.windows.get(policy.id, ())]
             if windows:  # a policy without words for these surfaces does not apply
                 scores.append(score_policy(policy, rule, windows))
         if not scores:
-            reasons = "; ".join(part.reason for part in coverage if part.reason)
-            raise UnsupportedModality(
-                f"nothing of the content could be judged: {reasons or 'no policy applies to it'}"
-            )
-        used = [self.text] if any(w.surface != Surface.IMAGE for s in scores for w in s.windows) else []
-        if self.image and any(w.surface == Surface.IMAGE for s in scores for w in s.windows):
+            reasons = "; ".join(covered.reason for covered in coverage if covered.reason)
+            raise UnsupportedModality(f"nothing of the content could be judged: {reasons}")
+        surfaces = {window.surface for score in scores for window in score.windows}
+        used = [self.text] if surfaces - {Surface.IMAGE} else []
+        if self.image is not None and Surface.IMAGE in surfaces:
             used.append(self.image)
         return Verdict(
             action=decide(policy_set, scores, coverage),
             scores=tuple(scores),
-            coverage=coverage,
+            coverage=tuple(coverage),
             models=tuple(dict.fromkeys(classifier.info for classifier in used)),
             policy_set=policy_set.id,
             policy_set_version=policy_set.version,
@@ -123,139 +136,69 @@ class Moderator:
             scoring_ms=(time.monotonic() - started) * 1000,
         )
 
-    def _judge_text(
-        self,
-        index: int,
-        text: str,
-        surface: Surface,
-        context: str | None,
-        policies: Sequence[Policy],
-        deadline: float | None,
-    ) -> _PartResult:
-        if not text.strip():
-            raise ContentEmpty(f"part {index} is an empty text; expected something to judge")
-        windows, num_tokens, num_windows = self._score_text(
-            index, text, surface, context, policies, deadline
-        )
-        return _PartResult(
-            windows,
-            PartCoverage(
-                part=index, modality="text", status="scored", tokens=num_tokens, windows=num_windows
-            ),
-        )
+    def _read_text(self, index: int, text: str, budget: TokenBudget) -> Tokens:
+        check_not_empty(index, text)
+        return budget.tokenize(index, text)
 
-    def _score_text(
-        self,
-        index: int,
-        text: str,
-        surface: Surface,
-        context: str | None,
-        policies: Sequence[Policy],
-        deadline: float | None,
-    ) -> tuple[dict[str, list[WindowScore]], int, int]:
-        """Windows by policy id, content tokens, number of windows."""
-        builder, engine = self.text.builder, self.text.engine
-        asked = [
-            (policy, definition)
-            for policy in policies
-            if (definition := policy.definition_for(surface)) is not None
-        ]
-        # characters first: a gigabyte must not be tokenised to learn that it is too long
-        if len(text) > self.limits.max_tokens * 32:
-            raise ContentTooLong(
-                f"part {index} has {len(text)} characters; at most {self.limits.max_tokens}"
-                " tokens are accepted; split it"
-            )
-        tokens = builder.content_tokens(text)
-        if len(tokens) > self.limits.max_tokens:
-            raise ContentTooLong(
-                f"part {index} has {len(tokens)} tokens; at most {self.limits.max_tokens} are"
-                " accepted; split it"
-            )
-        if not asked:
-            return {}, 0, 0
-        definitions = [definition for _, definition in asked]
-        context_ids: tuple[int, ...] = ()
-        if context and surface is Surface.RESPONSE:
-            # shown, not judged: its last tokens say best what the response answers
-            context_ids = builder.content_tokens(context).ids[-self.text.window_tokens // 2 :]
-        fixed = builder.num_fixed_tokens(surface, definitions) + len(context_ids)
-        size = min(self.text.window_tokens, engine.max_prompt_tokens - fixed)
-        found: dict[str, list[WindowScore]] = {policy.id: [] for policy, _ in asked}
-        windows = split_windows(text, tokens, size=size, overlap=min(WINDOW_OVERLAP, size // 4))
-        for window in windows:
-            _check(deadline)
-            prompt = builder.text_prompt(
-                surface, tokens.ids[window.first : window.last], definitions, context=context_ids
-            )
-            for (policy, _), raw in zip(asked, engine.p_yes(prompt), strict=True):
-                found[policy.id].append(
-                    WindowScore(
-                        part=index, surface=surface, start=window.start, end=window.end, raw=raw
-                    )
-                )
-        return found, len(tokens), len(windows)
+    def _judge_text(
+        self, index: int, text: str, tokens: Tokens, question: _Question
+    ) -> tuple[PartScores, PartCoverage]:
+        content = question.content
+        found = score_text(
+            self.text,
+            question.policies,
+            content.surface,
+            text,
+            tokens,
+            part=index,
+            context=content.context,
+            deadline=question.deadline,
+        )
+        gaps = []
+        if not found.windows:
+            gaps.append(f"no policy of the set has words for a {content.surface.value}")
+        return found, _coverage(index, "text", found, gaps)
 
     def _judge_image(
-        self,
-        index: int,
-        part: ImagePart,
-        surface: Surface,
-        policies: Sequence[Policy],
-        deadline: float | None,
-    ) -> _PartResult:
+        self, index: int, part: ImagePart, question: _Question
+    ) -> tuple[PartScores, PartCoverage]:
         image = decode_image(part.data, self.limits.image)
-        found: dict[str, list[WindowScore]] = {}
-        gaps, num_tokens, num_windows = [], 0, 0
-        if self.image is not None and self.image.to_pixels is not None:
-            asked = [
-                (policy, definition)
-                for policy in policies
-                if (definition := policy.definition_for(Surface.IMAGE)) is not None
-            ]
-            if asked:
-                _check(deadline)
-                prompt = self.image.builder.image_prompt([text for _, text in asked])
-                pixels = self.image.to_pixels(image)
-                scores = self.image.engine.p_yes(prompt, pixels=pixels)
-                num_tokens, num_windows = len(prompt.prefix), 1
-                for (policy, _), raw in zip(asked, scores, strict=True):
-                    found[policy.id] = [
-                        WindowScore(part=index, surface=Surface.IMAGE, start=0, end=0, raw=raw)
-                    ]
-        else:
+        found = PartScores()
+        gaps = []
+        if self.image is None or self.image.to_pixels is None:
             gaps.append("no image model is loaded, so what the image shows was not judged")
+        else:
+            found.add(
+                score_image(
+                    self.image, question.policies, image, part=index, deadline=question.deadline
+                )
+            )
+            if not found.windows:
+                gaps.append("no policy of the set has words for an image")
         if self.reader is None:
             gaps.append("text in the image was not read (extra 'images')")
         else:
-            _check(deadline)
+            check_deadline(question.deadline)
             text = self.reader.read(image).text
             if text.strip():
-                by_text, tokens, windows = self._score_text(
-                    index, text, surface, None, policies, deadline
-                )
-                for policy_id, scored in by_text.items():
-                    found.setdefault(policy_id, []).extend(scored)
-                num_tokens, num_windows = num_tokens + tokens, num_windows + windows
+                tokens = question.budget.tokenize(index, text)
+                by_text, _ = self._judge_text(index, text, tokens, question)
+                if not by_text.windows:
+                    gaps.append("no policy of the set has words for the text in the image")
+                found.add(by_text)
             elif gaps:
                 gaps.append("no text was found in it")
-        status = "scored" if not gaps else "partial" if found else "not_scored"
-        return _PartResult(
-            found,
-            PartCoverage(
-                part=index,
-                modality="image",
-                status=status,
-                tokens=num_tokens,
-                windows=num_windows,
-                reason="; ".join(gaps) or None,
-            ),
-        )
+        return found, _coverage(index, "image", found, gaps)
 
 
-def _check(deadline: float | None) -> None:
-    if deadline is not None and time.monotonic() >= deadline:
-        raise EngineTimeout("the deadline passed before the whole content was scored")
-
-
-
+def _coverage(
+    part: int, modality: Literal["text", "image"], found: PartScores, gaps: Sequence[str]
+) -> PartCoverage:
+    return PartCoverage(
+        part=part,
+        modality=modality,
+        status="scored" if not gaps else "partial" if found.windows else "not_scored",
+        tokens=found.num_tokens if found.windows else 0,
+        windows=found.num_windows,
+        reason="; ".join([*gaps, *found.notes]) or None,
+    )

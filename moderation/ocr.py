@@ -6,11 +6,11 @@ Needs the extra `images` (RapidOCR, PP-OCRv6 weights inside its package).
 
 import threading
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 
-from moderation.errors import ModelUnavailable
+from moderation.errors import EngineError, ModelUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class TextReader(Protocol):
     """Reads text in images."""
 
     def read(self, image: Image.Image) -> ImageText:
-        """The text of an RGB image."""
+        """The text of an RGB image. Raises `EngineError` when reading fails."""
         ...
 
 
@@ -63,7 +63,13 @@ class RapidOcrReader:
                 (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
             )
         pixels = np.asarray(image)[:, :, ::-1]  # (H, W, 3), BGR as OpenCV has it
-        with self._lock:
-            found = self._engine(pixels)
+        try:
+            with self._lock:
+                found: Any = self._engine(pixels)  # typed as the outputs of all its stages
+        except Exception as exc:  # the library has no root of its own for what can go wrong
+            raise EngineError(
+                f"reading text in an image of {image.width}x{image.height} pixels failed"
+                f" ({type(exc).__name__})"
+            ) from exc
         lines = zip(found.txts or (), found.scores or (), strict=True)
         return ImageText("\n".join(text for text, score in lines if score >= self.MIN_CONFIDENCE))

@@ -24,7 +24,9 @@ class JudgePrompt:
     leaves: tuple[tuple[int, ...], ...]
 
     def __post_init__(self) -> None:
-        assert self.prefix and self.leaves and all(self.leaves), "a judge prompt has no empty part"
+        assert self.prefix, "a judge prompt has a prefix"
+        assert self.leaves, "a judge prompt has a question"
+        assert all(self.leaves), "no question is empty"
 
     @property
     def num_tokens(self) -> int:
@@ -51,6 +53,11 @@ class PromptBuilder:
         self._bos = (tokenizer.token_id("<bos>"),) * template.num_bos
         self._leaf = lru_cache(maxsize=1024)(self._render_leaf)  # policies are few and stay
 
+    @property
+    def num_image_tokens(self) -> int:
+        """Soft tokens that one image becomes; 0 for a model without images."""
+        return (self._image_text or "").count("<image_soft_token>")
+
     def judges(self, surface: Surface) -> bool:
         """Whether the model's template has words for this surface."""
         return surface in self.template.surfaces
@@ -75,7 +82,7 @@ class PromptBuilder:
             UnsupportedModality: the template has no words for this surface.
         """
         template = self._surface(surface)
-        before_context = ()
+        before_context: tuple[int, ...] = ()
         if template.before_context:
             before_context = self.tokenizer.template(template.before_context)
         prefix = (
@@ -102,8 +109,8 @@ class PromptBuilder:
         return JudgePrompt((*self._bos, *prefix), leaves)
 
     def content_tokens(self, text: str) -> Tokens:
-        """Tokenises untrusted text. Raises `InvalidText`."""
-        return self.tokenizer.content(text)
+        """Tokenises untrusted text as it stands in the template's slots. Raises `InvalidText`."""
+        return self.tokenizer.content(text, lead=self.template.slot_lead)
 
     def num_fixed_tokens(self, surface: Surface, definitions: Sequence[str]) -> int:
         """Tokens of the longest prompt around an empty content."""
@@ -117,7 +124,7 @@ class PromptBuilder:
         template = self._surface(surface)
         return (
             *self.tokenizer.template(template.before_policy),
-            *self.tokenizer.content(definition).ids,
+            *self.content_tokens(definition).ids,
             *self.tokenizer.template(template.after_policy),
         )
 

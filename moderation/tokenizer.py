@@ -7,7 +7,6 @@ control tokens alive; therefore content has a tokenizer of its own, built withou
 token, in which no text can become a control token.
 """
 
-import json
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
@@ -34,29 +33,50 @@ class SafeTokenizer:
         """Builds both tokenizers from the text of a `tokenizer.json`.
 
         Raises:
-            ModelRefused: the file is no tokenizer.
+            ModelRefused: the file is no tokenizer, or one whose control tokens cannot be kept out
+                of content.
         """
         try:
-            spec = json.loads(tokenizer_json)
             self._trusted = Tokenizer.from_str(tokenizer_json)
-            self.control_ids = frozenset(
-                token["id"] for token in spec["added_tokens"] if not token["content"].isspace()
-            )
-            plain = {**spec, "added_tokens": [], "post_processor": None}
-            self._untrusted = Tokenizer.from_str(json.dumps(plain))
         except Exception as exc:  # the library raises bare Exception for a bad file
             raise ModelRefused(f"tokenizer.json cannot be read: {exc}") from exc
-        for tokenizer in (self._trusted, self._untrusted):
-            tokenizer.no_truncation()
-            tokenizer.no_padding()
+        self._trusted.no_truncation()
+        self._trusted.no_padding()
+        # Both share the vocabulary, which never changes (and takes a second to read); the added
+        # tokens and the flag that switches them belong to the trusted object alone.
+        self._untrusted = Tokenizer(self._trusted.model)
+        for step in ("normalizer", "pre_tokenizer", "decoder"):
+            if (part := getattr(self._trusted, step)) is not None:
+                setattr(self._untrusted, step, part)
+        self.control_ids = frozenset(
+            token_id
+            for token_id, token in self._trusted.get_added_tokens_decoder().items()
+            if not token.content.isspace()  # runs of newlines and tabs are ordinary text
+        )
+        alive = [
+            token.content
+            for token in self._trusted.get_added_tokens_decoder().values()
+            if not self.control_ids.isdisjoint(self._untrusted.encode(token.content).ids)
+        ]
+        if alive:
+            raise ModelRefused(
+                "the tokenizer makes control tokens of plain text, so content could speak for the"
+                f" template: {', '.join(sorted(alive)[:3])}"
+            )
+        self.vocabulary_size = int(self._trusted.get_vocab_size(with_added_tokens=True))
 
     def template(self, text: str) -> tuple[int, ...]:
         """Ids of a trusted piece of a template: control strings become control tokens, no
         `<bos>` is added."""
         return tuple(self._trusted.encode(text, add_special_tokens=False).ids)
 
-    def content(self, text: str) -> Tokens:
+    def content(self, text: str, *, lead: str = "") -> Tokens:
         """Ids and offsets of untrusted text: every control string is plain characters.
+
+        Args:
+            text: the untrusted text.
+            lead: tokenised together with the text in front of it, where a template's trained
+                tokenisation lets the two merge; offsets do not count it.
 
         Raises:
             InvalidText: the text has lone surrogates.
@@ -67,11 +87,16 @@ class SafeTokenizer:
             raise InvalidText(
                 f"found a lone surrogate at character {exc.start}; expected Unicode text; "
                 "replace or remove it before sending"
-            ) from exc
-        encoding = self._untrusted.encode(text, add_special_tokens=False)
-        if not self.control_ids.isdisjoint(encoding.ids):
+            ) from None  # its cause would carry the text into logs
+        encoding = self._untrusted.encode(lead + text, add_special_tokens=False)
+        ids = tuple(encoding.ids)
+        if not self.control_ids.isdisjoint(ids):  # the constructor tried them all; never trust one
             raise InvalidText("the text became a control token of the model; refused")
-        return Tokens(tuple(encoding.ids), tuple(encoding.offsets))
+        skip = len(lead)
+        return Tokens(
+            ids,
+            tuple((max(start - skip, 0), max(end - skip, 0)) for start, end in encoding.offsets),
+        )
 
     def token_id(self, token: str) -> int:
         """The id of one vocabulary entry.

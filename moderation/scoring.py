@@ -1,0 +1,200 @@
+"""Scores one part of a content: a text in windows, an image by what it shows.
+
+Knows policies, prompts and windows. Knows nothing of thresholds, actions or coverage of other
+parts.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from moderation.checkpoints import Classifier
+from moderation.errors import ContentEmpty, ContentTooLong, EngineTimeout, ModelError
+from moderation.tokenizer import Tokens
+from moderation.verdict import WindowScore
+from moderation.windows import split_windows
+from policies import Policy, Surface
+
+WINDOW_OVERLAP = 128
+"""Tokens that neighbouring windows share."""
+_MAX_CHARACTERS_PER_TOKEN = 32
+"""No token of a Gemma vocabulary stands for more."""
+
+
+@dataclass(slots=True)
+class PartScores:
+    """What scoring one part gave."""
+
+    windows: dict[str, list[WindowScore]] = field(default_factory=dict)
+    """By policy id, in order; a policy without words for the part has none."""
+    num_tokens: int = 0
+    num_windows: int = 0
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the verdict should know, though all of the part was judged."""
+
+    def add(self, other: "PartScores") -> None:
+        """Puts another reading of the same part beside this one."""
+        for policy_id, scored in other.windows.items():
+            self.windows.setdefault(policy_id, []).extend(scored)
+        self.num_tokens += other.num_tokens
+        self.num_windows += other.num_windows
+        self.notes += other.notes
+
+
+class TokenBudget:
+    """Counts the tokens of all texts of one content; past the maximum the content is refused."""
+
+    def __init__(self, classifier: Classifier, max_tokens: int) -> None:
+        self._builder = classifier.builder
+        self._max_tokens = max_tokens
+        self._left = max_tokens
+
+    def tokenize(self, part: int, text: str) -> Tokens:
+        """The tokens of a text.
+
+        Raises:
+            ContentTooLong: the texts up to this one have more tokens than the maximum.
+            InvalidText: lone surrogates.
+        """
+        # characters first: a gigabyte must not be tokenised to learn that it is too long
+        if len(text) > self._left * _MAX_CHARACTERS_PER_TOKEN:
+            raise self._too_long(part, f"{len(text)} characters")
+        tokens = self._builder.content_tokens(text)
+        if len(tokens) > self._left:
+            raise self._too_long(part, f"{len(tokens)} tokens")
+        self._left -= len(tokens)
+        return tokens
+
+    def _too_long(self, part: int, found: str) -> ContentTooLong:
+        others = self._max_tokens - self._left
+        before = f" after {others} tokens in the parts before it" if others else ""
+        return ContentTooLong(
+            f"part {part} has {found}{before}; at most {self._max_tokens} tokens are accepted in"
+            " all; split the content"
+        )
+
+
+def score_text(
+    classifier: Classifier,
+    policies: Sequence[Policy],
+    surface: Surface,
+    text: str,
+    tokens: Tokens,
+    *,
+    part: int,
+    context: str | None,
+    deadline: float | None,
+) -> PartScores:
+    """Scores a text under every policy that has words for `surface`, window by window.
+
+    Args:
+        classifier: judges texts.
+        policies: those without words for `surface` are passed over.
+        surface: prompt or response.
+        text: not empty.
+        tokens: of `text`.
+        part: index that the windows name.
+        context: for a response, the prompt that it answers: shown, not judged.
+        deadline: `time.monotonic()` after which no further window is begun.
+
+    Raises:
+        EngineError: no score could be computed, or not in time.
+        ModelError: a policy text leaves no room for content in the model's context.
+        UnsupportedModality: the classifier judges no texts.
+    """
+    asked = _definitions(policies, surface)
+    if not asked:
+        return PartScores()
+    builder, engine = classifier.builder, classifier.engine
+    definitions = list(asked.values())
+    room = engine.max_prompt_tokens - builder.num_fixed_tokens(surface, definitions)
+    found = PartScores({policy_id: [] for policy_id in asked}, num_tokens=len(tokens))
+    context_ids: tuple[int, ...] = ()
+    if context and surface is Surface.RESPONSE:
+        # its last tokens say best what the response answers
+        most = min(classifier.window_tokens, room) // 2
+        shown = builder.content_tokens(context[-most * _MAX_CHARACTERS_PER_TOKEN :]).ids
+        context_ids = shown[-most:] if most > 0 else ()
+        if len(context_ids) < len(shown):
+            found.notes.append(
+                f"of the prompt that it answers, the last {len(context_ids)} tokens were shown"
+            )
+    size = min(classifier.window_tokens, room - len(context_ids))
+    if size < 1:
+        raise _no_room(engine.max_prompt_tokens)
+    windows = split_windows(text, tokens, size=size, overlap=min(WINDOW_OVERLAP, size // 4))
+    found.num_windows = len(windows)
+    for window in windows:
+        check_deadline(deadline)
+        prompt = builder.text_prompt(
+            surface, tokens.ids[window.first : window.last], definitions, context=context_ids
+        )
+        for policy_id, raw in zip(asked, engine.p_yes(prompt), strict=True):
+            found.windows[policy_id].append(
+                WindowScore(part=part, surface=surface, start=window.start, end=window.end, raw=raw)
+            )
+    return found
+
+
+def score_image(
+    classifier: Classifier,
+    policies: Sequence[Policy],
+    image: Image.Image,
+    *,
+    part: int,
+    deadline: float | None,
+) -> PartScores:
+    """Scores what an image shows under every policy that has words for images.
+
+    Args:
+        classifier: has a vision tower.
+        policies: those without words for images are passed over.
+        image: RGB.
+        part: index that the windows name.
+        deadline: see `score_text`.
+
+    Raises:
+        EngineError: no score could be computed, or not in time.
+        ModelError: a policy text does not fit the model's context.
+    """
+    asked = _definitions(policies, Surface.IMAGE)
+    if not asked:
+        return PartScores()
+    assert classifier.to_pixels is not None, "a classifier of images prepares their pixels"
+    check_deadline(deadline)
+    prompt = classifier.builder.image_prompt(list(asked.values()))
+    if prompt.longest > classifier.engine.max_prompt_tokens:
+        raise _no_room(classifier.engine.max_prompt_tokens)
+    scores = classifier.engine.p_yes(prompt, pixels=classifier.to_pixels(image))
+    windows = {
+        policy_id: [WindowScore(part=part, surface=Surface.IMAGE, start=0, end=0, raw=raw)]
+        for policy_id, raw in zip(asked, scores, strict=True)
+    }
+    return PartScores(windows, num_tokens=classifier.builder.num_image_tokens, num_windows=1)
+
+
+def check_deadline(deadline: float | None) -> None:
+    """Raises `EngineTimeout` once `time.monotonic()` has reached the deadline."""
+    if deadline is not None and time.monotonic() >= deadline:
+        raise EngineTimeout("the deadline passed before the whole content was scored")
+
+
+def check_not_empty(part: int, text: str) -> None:
+    """Raises `ContentEmpty` for a text of white space alone."""
+    if not text.strip():
+        raise ContentEmpty(f"part {part} is an empty text; expected something to judge")
+
+
+def _definitions(policies: Sequence[Policy], surface: Surface) -> dict[str, str]:
+    """Policy texts by policy id, of the policies that have words for the surface."""
+    found = {policy.id: policy.definition_for(surface) for policy in policies}
+    return {policy_id: text for policy_id, text in found.items() if text is not None}
+
+
+def _no_room(context: int) -> ModelError:
+    return ModelError(
+        f"a policy text fills the model's context of {context} tokens, so no content fits beside"
+        " it; shorten the policy (wardgate policies lint counts its tokens)"
+    )

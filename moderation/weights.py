@@ -1,0 +1,163 @@
+"""Reads the files of a checkpoint: configuration, tokenizer, weights, adapter, revision.
+
+Every way a file can be missing, cut short or of another model becomes `ModelUnavailable` or
+`ModelRefused`. Whether the model's scores mean anything is checked in `checkpoints`.
+"""
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import AutoConfig, PretrainedConfig
+from transformers.utils.hub import cached_file
+
+from moderation.errors import ModelRefused, ModelUnavailable
+from moderation.tokenizer import SafeTokenizer
+
+_SAMPLE_BYTES = 64 * 1024
+_SAMPLES_PER_FILE = 256
+
+
+def read_config(source: str) -> PretrainedConfig:
+    """The configuration of a directory or hub id. Raises `ModelUnavailable`."""
+    path = Path(source).expanduser()
+    looks_local = source.startswith(("/", ".", "~")) or path.exists()
+    if looks_local and not (path / "config.json").is_file():
+        found = "a directory without config.json" if path.is_dir() else "no directory"
+        raise ModelUnavailable(
+            f"{source!r} is {found}; expected a checkpoint directory in the layout of"
+            " save_pretrained, or a hub id such as google/shieldgemma-2b"
+        )
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise ModelUnavailable(
+            f"cannot read a model configuration from {source!r}: expected a directory with"
+            f" config.json, or a hub id ({type(exc).__name__}: {first_line(exc)})"
+        ) from exc
+    return config
+
+
+def read_tokenizer(source: str) -> SafeTokenizer:
+    """The tokenizer of a checkpoint. Raises `ModelUnavailable`, `ModelRefused`."""
+    try:
+        path = cached_file(source, "tokenizer.json")
+        text = Path(str(path)).read_text(encoding="utf-8")
+    except (OSError, ValueError) as exc:
+        raise ModelUnavailable(
+            f"cannot read tokenizer.json of {source!r}: {first_line(exc)}"
+        ) from exc
+    return SafeTokenizer(text)
+
+
+def read_weights(source: str, model_class: type[Any], dtype: torch.dtype) -> nn.Module:
+    """The model with every weight from the checkpoint and none left over.
+
+    Raises:
+        ModelUnavailable: no safetensors files, or cut short.
+        ModelRefused: weights are missing, of another shape, or unknown to the architecture.
+    """
+    try:
+        model, report = model_class.from_pretrained(
+            source,
+            dtype=dtype,
+            output_loading_info=True,
+            use_safetensors=True,  # a pickle would run code
+            ignore_mismatched_sizes=True,  # reported below, with the others
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as exc:
+        raise ModelUnavailable(
+            f"cannot load the weights of {source!r}: {type(exc).__name__}: {first_line(exc)}"
+        ) from exc
+    kinds = {
+        "missing_keys": "lacks weights",
+        "mismatched_keys": "has weights of another shape",
+        "unexpected_keys": "has weights that the architecture does not know",
+    }
+    for kind, problem in kinds.items():
+        names = sorted(
+            name if isinstance(name, str) else str(name[0]) for name in report.get(kind) or ()
+        )
+        if names:
+            raise ModelRefused(
+                f"the checkpoint {source!r} {problem}: {', '.join(names[:3])}"
+                f"{' and more' if len(names) > 3 else ''}; its scores would mean nothing"
+            )
+    loaded: nn.Module = model
+    return loaded
+
+
+def merge_adapter(model: nn.Module, adapter: Path) -> nn.Module:
+    """The model with a peft adapter added into its weights.
+
+    Raises:
+        ModelUnavailable: the adapter's files cannot be read, or peft is missing.
+        ModelRefused: the adapter was made for another model.
+    """
+    try:
+        from peft import PeftModel, get_peft_model_state_dict
+    except ImportError as exc:
+        raise ModelUnavailable(
+            "adapters need the extra 'embedded': pip install 'wardgate[embedded]'"
+        ) from exc
+    weights = adapter / "adapter_model.safetensors"
+    try:
+        with safe_open(weights, framework="pt") as handle:
+            stored = set(handle.keys())
+        with warnings.catch_warnings():
+            # peft still uses a property that transformers renamed; of no interest to our users
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
+            # missing keys are an error, raised below with the unexpected ones
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            adapted = PeftModel.from_pretrained(model, str(adapter))
+        expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as exc:
+        raise ModelUnavailable(
+            f"cannot load the adapter {adapter}: {type(exc).__name__}: {first_line(exc)}"
+        ) from exc
+    if stored != expected:
+        odd = sorted(stored ^ expected)
+        raise ModelRefused(
+            f"the adapter {adapter} does not fit the model: {len(odd)} of its weights are missing"
+            f" or unknown, such as {odd[0]}"
+        )
+    merged: nn.Module = adapted.merge_and_unload()
+    return merged
+
+
+def read_revision(source: str, config: PretrainedConfig, adapter: Path | None) -> str:
+    """Names the weights: the hub's commit, else a digest of configuration and weight samples.
+
+    Whole files of many gigabytes would take minutes to hash; samples spread over each file differ
+    between any two fine-tunes, which change nearly every weight.
+    """
+    stated = getattr(config, "_commit_hash", None)
+    if stated is None:
+        digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True, default=str).encode())
+        for path in sorted(Path(source).glob("*.safetensors")):
+            _sample(path, digest)
+        stated = f"weights-{digest.hexdigest()[:12]}"
+    if adapter is None:
+        return str(stated)
+    adapter_hash = hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes())
+    return f"{stated}+adapter-{adapter_hash.hexdigest()[:12]}"
+
+
+def _sample(path: Path, digest: "hashlib._Hash") -> None:
+    size = path.stat().st_size
+    digest.update(f"{path.name} {size}".encode())
+    step = max(size // _SAMPLES_PER_FILE, _SAMPLE_BYTES)
+    with path.open("rb") as handle:
+        for start in range(0, size, step):
+            handle.seek(start)
+            digest.update(handle.read(_SAMPLE_BYTES))
+
+
+def first_line(exc: BaseException) -> str:
+    """The first line of an error's message, for a message of ours that names its cause."""
+    return str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
