@@ -65,7 +65,8 @@ def _write_golden(cache: Path) -> None:
 def _write_record(run: Path, data: Path) -> None:
     """What the adapter was trained on: arguments, and how often each source was seen."""
     arguments = json.loads((run / "arguments.json").read_text())
-    steps = sum(1 for _ in (run / "log.jsonl").open())
+    last = (run / "log.jsonl").read_text().splitlines()[-1]  # a resumed run repeats some lines
+    steps = json.loads(last)["step"] + 1
     sampler = Sampler(
         [*read_records(data), *ordinary_records()], load_library(), seed=arguments["seed"]
     )
