@@ -1,0 +1,1 @@
+"""Verdicts over HTTP: the moderation API, the gate before a generator, settings, metrics."""

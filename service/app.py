@@ -1,0 +1,80 @@
+"""The application: routes, error answers, middleware, and the lifespan that runs the models."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from moderation.errors import ModerationError
+from policies import PolicyError
+from service import chat_api, health, moderation_api
+from service.errors import ServiceError, error_response
+from service.middleware import BodyLimit, Observe
+from service.runtime import Runtime
+
+_ROUTES = frozenset(
+    {
+        "/v1/moderations",
+        "/v1/chat/completions",
+        "/v1/models",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+    }
+)
+
+
+def create_app(
+    runtime: Runtime, *, when_loaded: Callable[[Runtime], None] = lambda _: None
+) -> FastAPI:
+    """The service over a runtime.
+
+    Args:
+        runtime: settings, policies and how to load the models.
+        when_loaded: called once the models are loaded or have failed to; `runtime.state` says
+            which.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.ensure_future(runtime.load())
+        loading.add_done_callback(lambda _: when_loaded(runtime))
+        try:
+            yield
+        finally:
+            loading.cancel()
+            await asyncio.to_thread(runtime.close)
+
+    app = FastAPI(
+        title="Wardgate",
+        description="Scores content against policies, and gates a generator.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.runtime = runtime
+    app.include_router(moderation_api.router)
+    if runtime.has_generator:
+        app.include_router(chat_api.router)
+    app.include_router(health.router)
+    for kind in (ServiceError, ModerationError, PolicyError, Exception):
+        app.add_exception_handler(kind, _answer_error)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_middleware(BodyLimit, max_bytes=runtime.settings.max_body_bytes)
+    app.add_middleware(Observe, metrics=runtime.metrics, routes=_ROUTES)
+    return app
+
+
+async def _answer_error(_: Request, exc: Exception) -> Response:
+    return error_response(exc)
+
+
+async def _answer_http_error(request: Request, exc: Exception) -> Response:
+    """404 and 405 in OpenAI's shape."""
+    assert isinstance(exc, HTTPException)
+    message = f"{request.method} on this path: {exc.detail}"
+    code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code)
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    return JSONResponse({"error": error}, exc.status_code, exc.headers)

@@ -1,0 +1,165 @@
+"""What can go wrong with a request, and the one table from exception to HTTP answer.
+
+ServiceError
+├── BadRequest              the request cannot be served as it is                       400
+│   ├── InvalidJson         the body is no JSON                                         400
+│   ├── UnsupportedInput    a part, role or parameter that nothing here can honour      400
+│   └── ContentBlocked      the gate refused the prompt (`blocked_prompt: error`)       400
+├── BodyTooLarge            over `max_body_bytes`                                       413
+└── NotReady                the models are still loading, or could not be loaded        503
+
+`TABLE` also covers the errors of `moderation` and `policies`. Every answer has OpenAI's shape:
+`{"error": {"message", "type", "param", "code"}}`. 422 is not used.
+"""
+
+import math
+from dataclasses import dataclass
+
+from fastapi.responses import JSONResponse
+
+from moderation import errors as moderation_errors
+from moderation.errors import EngineOverloaded, ModerationError
+from policies.errors import PolicyError, PolicyFileError, UnknownPolicy
+
+
+class ServiceError(Exception):
+    """Root of everything that `service` raises for a request."""
+
+    code = "service_error"
+    """Stable name for machines."""
+    param: str | None = None
+    """The field of the request that is at fault."""
+
+
+class BadRequest(ServiceError):
+    """The request cannot be served as it is; the message never repeats its content."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        if code is not None:
+            self.code = code
+
+
+class InvalidJson(BadRequest):
+    """The body is no JSON."""
+
+    code = "invalid_json"
+
+
+class UnsupportedInput(BadRequest):
+    """Something asked for that cannot be honoured; it is refused and never dropped."""
+
+    code = "unsupported_parameter"
+
+
+class ContentBlocked(BadRequest):
+    """The gate refused the prompt, where the settings ask for an error."""
+
+    code = "content_filter"
+
+    def __init__(self, message: str, *, report: dict[str, object]) -> None:
+        super().__init__(message, param="messages")
+        self.report = report
+        """What the gate says of the prompt: the field `wardgate` of the error."""
+
+
+class BodyTooLarge(ServiceError):
+    """The body is larger than the configured maximum; the rest of it was not read."""
+
+    code = "body_too_large"
+
+
+class NotReady(ServiceError):
+    """The models are not loaded."""
+
+    code = "not_ready"
+    retry_after_s = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How one exception is answered."""
+
+    status: int
+    type: str
+    """OpenAI's `type`: who is at fault."""
+    code: str | None = None
+    """Used where the exception has no code of its own."""
+
+
+_CALLER = "invalid_request_error"
+_SERVER = "server_error"
+
+TABLE: dict[type[Exception], Row] = {
+    ServiceError: Row(500, _SERVER),
+    BadRequest: Row(400, _CALLER),
+    InvalidJson: Row(400, _CALLER),
+    UnsupportedInput: Row(400, _CALLER),
+    ContentBlocked: Row(400, _CALLER),
+    BodyTooLarge: Row(413, _CALLER),
+    NotReady: Row(503, _SERVER),
+    ModerationError: Row(500, _SERVER),
+    moderation_errors.ContentError: Row(400, _CALLER),
+    moderation_errors.ContentEmpty: Row(400, _CALLER),
+    moderation_errors.ContentTooLong: Row(400, _CALLER),
+    moderation_errors.InvalidText: Row(400, _CALLER),
+    moderation_errors.UnreadableImage: Row(400, _CALLER),
+    moderation_errors.EngineError: Row(500, _SERVER),
+    EngineOverloaded: Row(429, "rate_limit_error"),
+    moderation_errors.EngineTimeout: Row(504, _SERVER),
+    moderation_errors.EngineStopped: Row(503, _SERVER),
+    moderation_errors.Unscorable: Row(500, _SERVER),
+    moderation_errors.ModelError: Row(500, _SERVER),
+    moderation_errors.ModelRefused: Row(503, _SERVER),
+    moderation_errors.ModelUnavailable: Row(503, _SERVER),
+    moderation_errors.UnsupportedModality: Row(400, _CALLER),
+    PolicyError: Row(500, _SERVER, "policy_error"),
+    PolicyFileError: Row(500, _SERVER, "policy_file_error"),
+    UnknownPolicy: Row(400, _CALLER, "unknown_policy"),
+}
+"""Every error that a handler may let through, each class with a row of its own."""
+
+_UNEXPECTED = Row(500, _SERVER, "internal_error")
+
+
+def row_of(exc: Exception) -> Row:
+    """The row of an exception; of its nearest base where it has none, 500 for anything else."""
+    for kind in type(exc).__mro__:
+        if kind in TABLE:
+            return TABLE[kind]
+    return _UNEXPECTED
+
+
+def error_code(exc: Exception) -> str:
+    """The stable name of a failure."""
+    return getattr(exc, "code", None) or row_of(exc).code or "internal_error"
+
+
+def error_body(exc: Exception) -> dict[str, object]:
+    """The body of the answer to a failure, in OpenAI's shape."""
+    row = row_of(exc)
+    # an exception from outside the table may carry content or paths in its words
+    message = "internal error; the log has the reason" if row is _UNEXPECTED else str(exc)
+    error: dict[str, object] = {
+        "message": message,
+        "type": row.type,
+        "param": getattr(exc, "param", None),
+        "code": error_code(exc),
+    }
+    if isinstance(exc, ContentBlocked):
+        error["wardgate"] = exc.report
+    return {"error": error}
+
+
+def error_response(exc: Exception) -> JSONResponse:
+    """The whole answer to a failure."""
+    headers = {}
+    retry_after_s = getattr(exc, "retry_after_s", None)
+    if retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
+    if isinstance(exc, BodyTooLarge):
+        headers["Connection"] = "close"  # else the server would read the rest to reuse the line
+    return JSONResponse(error_body(exc), row_of(exc).status, headers)

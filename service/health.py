@@ -1,0 +1,45 @@
+"""`/healthz`, `/readyz`, `/metrics` and `/v1/models`."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from service.runtime import runtime_of
+
+router = APIRouter()
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> JSONResponse:
+    """200 when requests can be served; 503 while models load and after a worker has died."""
+    state = runtime_of(request).state
+    return JSONResponse({"status": state}, 200 if state == "ready" else 503)
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics."""
+    return Response(runtime_of(request).metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/v1/models")
+async def list_models(request: Request) -> dict[str, object]:
+    """The classifier and the generator, in OpenAI's shape."""
+    runtime = runtime_of(request)
+    _ = runtime.judging
+    names = [runtime.settings.model]
+    if runtime.has_generator:
+        names.insert(0, runtime.gate.generator.name)
+    return {
+        "object": "list",
+        "data": [
+            {"id": name, "object": "model", "created": runtime.created, "owned_by": "wardgate"}
+            for name in names
+        ],
+    }

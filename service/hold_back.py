@@ -1,0 +1,49 @@
+"""What of a growing response may be shown: nothing past the last check that passed.
+
+Pure: knows neither classifier nor stream. The exposure is 0 characters by construction, because
+text leaves only through `release`, which takes the length that was checked.
+"""
+
+import re
+
+_SENTENCE_END = re.compile(r"[.!?…。！？][\"')\]]*\s|\n")
+
+
+class HoldBack:
+    """The text of one response, of which the first `released` characters have been shown."""
+
+    def __init__(self, *, check_every_chars: int) -> None:
+        self.text = ""
+        self.released = 0
+        self._every = check_every_chars
+
+    def add(self, text: str) -> None:
+        """Appends what the generator wrote."""
+        self.text += text
+
+    @property
+    def is_due(self) -> bool:
+        """Whether enough is held back to be worth a check of the whole response so far.
+
+        The longer the response, the more has to be held: each check reads all of it, and so the
+        checks of one response together read a small multiple of it instead of its square.
+        """
+        held = self.text[self.released :]
+        if not held.strip():
+            return False
+        stride = max(self._every, self.released // 3)
+        if len(held) >= stride:
+            return True
+        return len(held) * 2 >= stride and _SENTENCE_END.search(held) is not None
+
+    @property
+    def holds_text(self) -> bool:
+        """Whether something but white space is still held back."""
+        return bool(self.text[self.released :].strip())
+
+    def release(self, length: int) -> str:
+        """The text that a passed check of the first `length` characters lets out."""
+        assert self.released <= length <= len(self.text), "only what was checked leaves"
+        out = self.text[self.released : length]
+        self.released = length
+        return out

@@ -1,0 +1,71 @@
+"""Loads what the settings name. The heavy imports happen inside, on the worker's thread, so that
+the process listens and answers `/healthz` at once."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from policies import PolicyLibrary
+from service.generation import Generator
+from service.judging import Judge
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from moderation.checkpoints import Classifier
+
+Report = Callable[[str], None]
+
+
+def load_judge(settings: Settings, library: PolicyLibrary, report: Report) -> Judge:
+    """The moderator that the settings describe.
+
+    Raises:
+        ModelError: a model cannot be loaded, or a check refused it.
+    """
+    from moderation.moderator import Moderator
+    from moderation.ocr import RapidOcrReader
+    from moderation.registry import load_classifier
+
+    _silence_progress_bars()
+
+    def load(name: str) -> "Classifier":
+        return load_classifier(
+            name,
+            cache_dir=settings.cache_dir,
+            dtype=settings.dtype,
+            device=settings.device,
+            report=report,
+        )
+
+    wants_ocr = find_spec("rapidocr") is not None if settings.ocr == "auto" else settings.ocr
+    return Moderator(
+        library,
+        load(settings.model),
+        image=load(settings.image_model) if settings.image_model else None,
+        reader=RapidOcrReader() if wants_ocr else None,
+    )
+
+
+def load_generator(settings: Settings, report: Report) -> Generator:
+    """The generator that the settings name.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    from service.generator import load_generator
+
+    _silence_progress_bars()
+    return load_generator(
+        settings.generator,
+        cache_dir=settings.cache_dir,
+        dtype=settings.dtype,
+        device=settings.device,
+        report=report,
+    )
+
+
+def _silence_progress_bars() -> None:
+    """The bars of transformers would break the lines of the log."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,95 @@
+"""The `input` of a moderation request: OpenAI's three forms, turned into contents."""
+
+import base64
+import binascii
+from typing import Any
+
+from moderation.content import ImagePart, Part, TextPart
+from service.errors import BadRequest, UnsupportedInput
+
+MAX_INPUTS = 1024
+"""Texts or parts in one request."""
+
+
+def parse_input(value: Any) -> list[tuple[Part, ...]]:
+    """The parts of each content, one content a result.
+
+    Raises:
+        BadRequest: another form, an empty list, a mixed list, a bad data URL.
+        UnsupportedInput: an image by a remote URL, or an unknown kind of part.
+    """
+    if isinstance(value, str):
+        return [(TextPart(value),)]
+    if not isinstance(value, list):
+        raise BadRequest(
+            "input has to be a text, a list of texts, or a list of parts", param="input"
+        )
+    if not value:
+        raise BadRequest("input is an empty list; expected at least one text", param="input")
+    if len(value) > MAX_INPUTS:
+        raise BadRequest(
+            f"input has {len(value)} entries; at most {MAX_INPUTS} are accepted: send several"
+            " requests",
+            param="input",
+            code="too_many_inputs",
+        )
+    if all(isinstance(item, str) for item in value):
+        return [(TextPart(item),) for item in value]
+    if all(isinstance(item, dict) for item in value):
+        return [tuple(_part(item, f"input[{index}]") for index, item in enumerate(value))]
+    raise BadRequest(
+        "input mixes texts and other things; expected all texts, or all parts", param="input"
+    )
+
+
+def _part(item: dict[str, Any], where: str) -> Part:
+    kind = item.get("type")
+    if kind == "text":
+        text = item.get("text")
+        if not isinstance(text, str):
+            raise BadRequest(f"{where}.text has to be a text", param=f"{where}.text")
+        return TextPart(text)
+    if kind == "image_url":
+        image = item.get("image_url")
+        url = image.get("url") if isinstance(image, dict) else None
+        if not isinstance(url, str):
+            raise BadRequest(
+                f'{where}.image_url has to be {{"url": "data:image/png;base64,..."}}',
+                param=f"{where}.image_url",
+            )
+        return ImagePart(decode_data_url(url, f"{where}.image_url.url"))
+    raise UnsupportedInput(
+        f"{where} is of an unknown type; expected 'text' or 'image_url'",
+        param=f"{where}.type",
+        code="unsupported_part",
+    )
+
+
+def decode_data_url(url: str, where: str) -> bytes:
+    """The bytes of a base64 data URL.
+
+    Raises:
+        UnsupportedInput: a remote URL; nothing is fetched.
+        BadRequest: no data URL, or not base64.
+    """
+    scheme = url[:8].lower()
+    if scheme.startswith(("http:", "https:")):
+        raise UnsupportedInput(
+            f"{where} is a remote URL; images are not fetched: send the file itself as"
+            " data:image/png;base64,...",
+            param=where,
+            code="remote_image_not_supported",
+        )
+    head, comma, payload = url.partition(",")
+    if not scheme.startswith("data:") or not comma or not head.lower().endswith(";base64"):
+        raise BadRequest(
+            f"{where} has to be a data URL: data:image/png;base64,...",
+            param=where,
+            code="invalid_data_url",
+        )
+    try:
+        return base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise BadRequest(
+            f"{where} holds no valid base64", param=where, code="invalid_data_url"
+        ) from exc

@@ -1,0 +1,166 @@
+"""Request bodies: read within the limit, parsed off the event loop, refused in clear words.
+
+Knows the fields of the requests; what they mean is the business of the handlers.
+"""
+
+import asyncio
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import BadRequest, InvalidJson
+
+Unit = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Penalty = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
+
+
+class Body(BaseModel):
+    """An unknown field is an error: what cannot be honoured must not be dropped in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModerationRequest(Body):
+    """`POST /v1/moderations`: OpenAI's fields, and three of our own."""
+
+    input: Any = Field(
+        description="A text, a list of texts (one result each), or a list of parts"
+        " (`text`, `image_url` with a data URL; one result)."
+    )
+    model: str = Field(
+        "omni-moderation-latest",
+        max_length=256,
+        description="Any of OpenAI's moderation model names, the loaded classifier's, or the id"
+        " of a policy set, whose policies are then judged as well.",
+    )
+    policies: tuple[str, ...] = Field(
+        (), max_length=256, description="Ids of policies to judge on top of the operator's set."
+    )
+    surface: Literal["prompt", "response"] = Field(
+        "prompt", description="Whose words the content is: a user's prompt or a response."
+    )
+    context: str | None = Field(
+        None, description="For a response: the prompt that it answers; shown, not judged."
+    )
+
+
+class ChatMessage(Body):
+    """One message of a conversation; `content` is checked by `service.chat`."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Any = None
+    refusal: str | None = None
+    name: str | None = None
+    tool_calls: Any = None
+    tool_call_id: str | None = None
+    function_call: Any = None
+    audio: Any = None
+    annotations: Any = None
+
+
+class StreamOptions(Body):
+    """How a stream ends."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class ChatRequest(Body):
+    """`POST /v1/chat/completions`: what is honoured, what is ignored as harmless, what is
+    refused unless it asks for nothing."""
+
+    messages: tuple[ChatMessage, ...] = Field(min_length=1, max_length=2048)
+    model: str = Field("", max_length=256, description="Ignored: one generator is loaded.")
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] | None = None
+    top_k: int | None = Field(None, ge=1, le=1000, description="Not OpenAI's; Gemma's default 64.")
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    stop: str | tuple[str, ...] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+
+    # ignored, because the answer is right without them
+    user: Any = None
+    metadata: Any = None
+    store: Any = None
+    service_tier: Any = None
+    safety_identifier: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_retention: Any = None
+    parallel_tool_calls: Any = None
+
+    # refused by `service.chat` unless they ask for nothing
+    n: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    logit_bias: dict[str, float] | None = None
+    tools: Any = None
+    tool_choice: Any = None
+    functions: Any = None
+    function_call: Any = None
+    response_format: Any = None
+    modalities: tuple[str, ...] | None = None
+    audio: Any = None
+    prediction: Any = None
+    web_search_options: Any = None
+    reasoning_effort: Any = None
+    verbosity: Any = None
+    moderation: Any = None
+
+
+IGNORED_FIELDS = (
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "parallel_tool_calls",
+)
+"""Fields of a chat request that change nothing here."""
+
+Model = TypeVar("Model", bound=Body)
+
+
+async def read_body(request: Request, model: type[Model]) -> Model:
+    """The parsed body of a request.
+
+    Raises:
+        BodyTooLarge: from the middleware that counts the bytes.
+        InvalidJson: the body is no JSON.
+        BadRequest: a field is missing, unknown or of the wrong kind; names it.
+    """
+    raw = await request.body()
+    return await asyncio.to_thread(_parse, raw, model)  # megabytes of base64 take a while
+
+
+def _parse(raw: bytes, model: type[Model]) -> Model:
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as exc:
+        problems = exc.errors(include_url=False, include_context=False, include_input=False)
+    problem = problems[0]
+    if problem["type"] == "json_invalid":
+        raise InvalidJson(f"the body is no valid JSON: {problem['msg']}")
+    field = ".".join(str(step) for step in problem["loc"])[:100]
+    if not field:
+        raise BadRequest("the body has to be a JSON object")
+    if problem["type"] == "extra_forbidden":
+        raise BadRequest(f"unknown field {field!r}", param=field, code="unknown_parameter")
+    if problem["type"] == "missing":
+        raise BadRequest(f"the field {field!r} is missing", param=field, code="missing_parameter")
+    raise BadRequest(f"{field}: {problem['msg']}", param=field, code="invalid_parameter")
+
+
+def request_schema(model: type[Body]) -> dict[str, Any]:
+    """What `/openapi.json` says of a body that the handler reads itself."""
+    schema = model.model_json_schema(
+        ref_template=f"#/components/schemas/{model.__name__}/{{model}}"
+    )
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

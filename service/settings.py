@@ -1,0 +1,208 @@
+"""The settings of the service: read once, from the command line, the environment and one file.
+
+Precedence: what the command line says, then `WARDGATE_*` variables, then the YAML file, then the
+defaults. A name that is no setting is an error, in the environment as in the file.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+PREFIX = "WARDGATE_"
+CONFIG_VARIABLE = "WARDGATE_CONFIG"
+"""Names the YAML file where the command line does not."""
+
+
+class SettingsError(Exception):
+    """A setting that is unknown or cannot be used; the message names it and where it stands."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; the defaults are the safe ones."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on. The default is loopback.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    model: str = Field(
+        "embedded",
+        description="The classifier for text: a name of `wardgate models list`, a directory or a"
+        " hub id.",
+    )
+    image_model: str | None = Field(
+        None,
+        description="The classifier for what images show, such as `shieldgemma-2-4b`. Without"
+        " one, only text in images is judged, and verdicts say so.",
+    )
+    ocr: bool | Literal["auto"] = Field(
+        "auto",
+        description="Whether text in images is read and judged (extra `images`). `auto`: where"
+        " the extra is installed.",
+    )
+    generator: str = Field(
+        "embedded",
+        description="The model behind the gate: `embedded` (Gemma 3 270M base), a directory or"
+        " hub id of a Gemma 3, or `none` for a moderation API without chat.",
+    )
+    policy_set: str = Field("default", description="The policy set that always applies.")
+    policy_dirs: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description="Folders of policies and policy sets laid over the built-in ones; in the"
+        " environment separated like PATH.",
+    )
+    cache_dir: Path = Field(
+        Path("~/.cache/wardgate"),
+        description="Where converted models live; about 600 MB.",
+    )
+    dtype: Literal["float32", "bfloat16"] | None = Field(
+        None,
+        description="What the models compute in; what this machine does fastest by default.",
+    )
+    device: str = Field("cpu", description="The torch device of all models, such as `cuda`.")
+    max_body_bytes: int = Field(
+        32 * 1024 * 1024, ge=1024, description="Larger request bodies are refused with 413."
+    )
+    queue_capacity: int = Field(
+        64, ge=1, description="Requests that may wait for the classifier; past it, 429."
+    )
+    generation_queue_capacity: int = Field(
+        8, ge=1, description="Chats that may wait for the generator; past it, 429."
+    )
+    deadline_s: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds that a moderation request, or one check of the gate, may take in"
+        " all; then 504, or the policy set's `on_error` at the gate.",
+    )
+    generation_deadline_s: float = Field(
+        600.0, gt=0, description="Seconds that one chat completion may take in all."
+    )
+    max_new_tokens: int = Field(
+        1024, ge=1, description="Most tokens of one completion; also the default of `max_tokens`."
+    )
+    blocked_prompt: Literal["refusal", "error"] = Field(
+        "refusal",
+        description="How a blocked prompt is answered: a normal completion with `refusal_text`"
+        " and finish_reason `content_filter`, or HTTP 400 with code `content_filter`.",
+    )
+    refusal_text: str = Field(
+        "I can't answer this: the request was blocked by the content policy.",
+        min_length=1,
+        description="What a blocked prompt is answered with.",
+    )
+    check_every_chars: int = Field(
+        160,
+        ge=1,
+        description="A growing response is checked at a sentence end after half as many new"
+        " characters, and anywhere after this many; rarer as the response grows.",
+    )
+    keep_alive_s: float = Field(
+        10.0, gt=0, description="Seconds of silence after which a stream gets an SSE comment."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe entry of the JSON log on standard error."
+    )
+
+    @field_validator("policy_dirs", mode="before")
+    @classmethod
+    def _split_like_path(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part for part in value.split(os.pathsep) if part)
+        return value
+
+    @field_validator("cache_dir", mode="after")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser()
+
+
+def load_settings(
+    config: Path | None = None,
+    *,
+    overrides: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """The settings of this process.
+
+    Args:
+        config: a YAML file of settings; `WARDGATE_CONFIG` names it otherwise.
+        overrides: from the command line; None values are left out.
+        environ: the environment to check for misspelt names; the process's own by default.
+
+    Raises:
+        SettingsError: an unknown name or a value of the wrong kind; says which and where.
+    """
+    environ = os.environ if environ is None else environ
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    for name in sorted(environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known | {CONFIG_VARIABLE}:
+            raise SettingsError(
+                f"the environment variable {name} is no setting; known: {', '.join(sorted(known))}"
+            )
+    if config is None and environ.get(CONFIG_VARIABLE):
+        config = Path(environ[CONFIG_VARIABLE])
+    from_file = _read_file(config) if config else {}
+    from_command: dict[str, Any] = {
+        name: value for name, value in (overrides or {}).items() if value is not None
+    }
+
+    class FromEverywhere(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, from_file)
+
+    try:
+        return FromEverywhere(**from_command)
+    except ValidationError as exc:
+        problem = exc.errors(include_url=False, include_context=False)[0]
+        name = str(problem["loc"][0]) if problem["loc"] else "settings"
+        where = _origin(name, from_command, environ, config if name in from_file else None)
+        raise SettingsError(f"{where}: {problem['msg']}") from exc
+
+
+def _origin(
+    name: str, from_command: Mapping[str, object], environ: Mapping[str, str], config: Path | None
+) -> str:
+    if name in from_command:
+        return f"--{name.replace('_', '-')}"
+    variable = f"{PREFIX}{name.upper()}"
+    if variable in environ:
+        return f"the environment variable {variable}"
+    return f"{config}: {name}" if config else name
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{path}: cannot be read: {exc}") from exc
+    except yaml.YAMLError as exc:
+        raise SettingsError(f"{path}: is not valid YAML: {exc}") from exc
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise SettingsError(f"{path}: expected a mapping of settings")
+    unknown = sorted(str(key) for key in data if key not in Settings.model_fields)
+    if unknown:
+        raise SettingsError(
+            f"{path}: unknown setting {unknown[0]!r}; known: {', '.join(Settings.model_fields)}"
+        )
+    return data

@@ -1,0 +1,183 @@
+"""Runs blocking model work on one thread, with a bounded queue in front.
+
+The event loop never waits for a model: `submit` returns a future at once or raises
+`EngineOverloaded` before anything is queued. One failed job answers only its own caller. When the
+thread dies or is closed, everyone who waits is answered with `EngineStopped`.
+Knows nothing of models or HTTP.
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from moderation.errors import (
+    EngineError,
+    EngineOverloaded,
+    EngineStopped,
+    EngineTimeout,
+    ModerationError,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    work: Callable[[], Any]
+    future: Future[Any] = field(default_factory=Future)
+
+
+class Worker:
+    """One thread that owns a model; every method is safe from any thread."""
+
+    def __init__(self, name: str, *, capacity: int) -> None:
+        """
+        Args:
+            name: what messages and metrics call it.
+            capacity: jobs that may wait; one more may run.
+        """
+        self.name = name
+        self.capacity = capacity
+        self._waiting: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._running = False
+        self._stopped: str | None = None
+        self._job_seconds = 1.0  # moving average, for `retry_after_s`
+        self._thread = threading.Thread(target=self._loop, name=f"wardgate-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether jobs are still worked on."""
+        return self._thread.is_alive() and self._stopped is None
+
+    @property
+    def depth(self) -> int:
+        """Jobs that wait or run."""
+        return len(self._waiting) + self._running
+
+    def submit(self, work: Callable[[], T], *, admitted: bool = False) -> Future[T]:
+        """Queues a job.
+
+        Args:
+            work: called on the thread; has to watch its own deadline.
+            admitted: part of something that was let in before, hence never refused as too much.
+                At most one such job a request waits at a time, so the queue stays bounded.
+
+        Raises:
+            EngineOverloaded: `capacity` jobs wait already.
+            EngineStopped: the thread died or was closed.
+        """
+        job = _Job(work)
+        with self._changed:
+            if self._stopped is not None:
+                raise EngineStopped(self._stopped)
+            if len(self._waiting) >= self.capacity and not admitted:
+                wait_s = max(1.0, self._job_seconds * len(self._waiting))
+                raise EngineOverloaded(
+                    f"the {self.name} queue holds {len(self._waiting)} of {self.capacity}"
+                    f" requests; retry in {wait_s:.0f} s",
+                    retry_after_s=wait_s,
+                )
+            self._waiting.append(job)
+            self._changed.notify()
+        return job.future
+
+    async def run(self, work: Callable[[], T], *, deadline: float, admitted: bool = False) -> T:
+        """Queues a job and waits for its result; a caller who is cancelled takes it back.
+
+        Args:
+            work: see `submit`.
+            deadline: `time.monotonic()` after which the caller is answered without a result.
+            admitted: see `submit`.
+
+        Raises:
+            EngineTimeout: no result by the deadline; a job that had not begun never will.
+            EngineError: see `submit`; or the job failed in a way that is no `ModerationError`.
+            ModerationError: what the job raised.
+        """
+        future = self.submit(work, admitted=admitted)
+        try:
+            return await asyncio.wait_for(
+                asyncio.wrap_future(future), max(0.0, deadline - time.monotonic())
+            )
+        except TimeoutError as exc:
+            raise EngineTimeout(
+                f"no answer from the {self.name} within the deadline; retry later, or send less"
+            ) from exc
+        finally:
+            self.withdraw(future)
+
+    def withdraw(self, future: Future[Any]) -> None:
+        """Takes a job out of the queue whose caller has left; one that runs is not stopped."""
+        with self._changed:
+            if future.cancel():
+                self._waiting = deque(job for job in self._waiting if job.future is not future)
+
+    def close(self, *, timeout_s: float = 10.0) -> None:
+        """Answers everyone who waits with `EngineStopped`, lets the running job end, returns."""
+        self._stop(f"the {self.name} was closed")
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _loop(self) -> None:
+        try:
+            while job := self._next():
+                started = time.monotonic()
+                self._work(job)
+                seconds = time.monotonic() - started
+                self._job_seconds += 0.2 * (seconds - self._job_seconds)
+                self._running = False
+        except BaseException as exc:  # not of a job: the thread itself is dying
+            self._stop(f"the {self.name} died ({type(exc).__name__}); restart the service")
+        finally:
+            self._running = False
+
+    def _next(self) -> _Job | None:
+        with self._changed:
+            while True:
+                if self._stopped is not None:
+                    return None
+                if self._waiting:
+                    job = self._waiting.popleft()
+                    # from here on the future cannot be cancelled, so setting it cannot fail
+                    if job.future.set_running_or_notify_cancel():
+                        self._running = True
+                        return job
+                else:
+                    self._changed.wait()
+
+    def _work(self, job: _Job) -> None:
+        try:
+            result = job.work()
+        except ModerationError as exc:
+            job.future.set_exception(exc)
+        except Exception as exc:
+            # its words may hold content; the cause is kept for the log
+            failed = EngineError(f"the {self.name} failed on this item ({type(exc).__name__})")
+            failed.__cause__ = exc
+            job.future.set_exception(failed)
+        except BaseException as exc:
+            stopped = EngineStopped(f"the {self.name} died ({type(exc).__name__})")
+            job.future.set_exception(stopped)
+            raise
+        else:
+            job.future.set_result(result)
+
+    def _stop(self, reason: str) -> None:
+        with self._changed:
+            if self._stopped is None:
+                self._stopped = reason
+            left, self._waiting = self._waiting, deque()
+            self._changed.notify_all()
+        for job in left:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(EngineStopped(reason))
