@@ -1,5 +1,6 @@
 """The embedded classifier: the base with this project's adapter, and the base alone."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
@@ -9,6 +10,7 @@ import torch
 
 from moderation.checkpoints import Classifier, load_checkpoint
 from moderation.embedded.base import REVISION, ensure_base
+from moderation.errors import ModelUnavailable
 from moderation.golden import check_golden
 
 ADAPTER = Path(str(files("moderation.embedded") / "adapter"))
@@ -48,7 +50,7 @@ def load_embedded(
         template="compact",
         window_tokens=WINDOW_TOKENS,
         adapter=ADAPTER,
-        revision=f"{base or REVISION}+adapter-{ADAPTER_VERSION}",
+        revision=f"{base or REVISION}+adapter-{ADAPTER_VERSION}-{_digest(ADAPTER)}",
     )
     num_cases = check_golden(classifier, GOLDEN)
     return replace(classifier, checks=(*classifier.checks, f"{num_cases} golden vectors"))
@@ -71,3 +73,13 @@ def load_embedded_base(
         window_tokens=WINDOW_TOKENS,
         revision=REVISION,
     )
+
+
+def _digest(adapter: Path) -> str:
+    """Names the weights themselves: what was measured with one adapter never mixes with another."""
+    try:
+        return hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()[:12]
+    except OSError as exc:
+        raise ModelUnavailable(
+            f"cannot read the adapter in {adapter}: {exc.strerror or exc}; reinstall wardgate"
+        ) from exc
