@@ -1,0 +1,1 @@
+"""The command line: every package behind one name."""

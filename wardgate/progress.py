@@ -52,8 +52,11 @@ class RecordProgress:
         else:
             self._print(what)
 
-    def update(self, done: int, total: int) -> None:
-        """`done` of `total` records are scored; the first call says where this process began."""
+    def update(self, done: int, total: int | None) -> None:
+        """`done` of `total` records are scored; the first call says where this process began.
+
+        `total` is None where records come from a pipe.
+        """
         now = time.monotonic()
         if self._begun is None:
             self._begun = (now, done)
@@ -66,14 +69,17 @@ class RecordProgress:
             )
         elif now >= self._next_line_at or done == total:
             self._next_line_at = now + LINE_EVERY_S
-            self._print(f"{done}/{total} records{', ' if speed else ''}{speed}")
+            of = "" if total is None else f"/{total}"
+            self._print(f"{done}{of} records{', ' if speed else ''}{speed}")
 
-    def _speed(self, now: float, done: int, total: int) -> str:
+    def _speed(self, now: float, done: int, total: int | None) -> str:
         assert self._begun is not None
         began_at, began_with = self._begun
         if done == began_with or now <= began_at:
             return ""
         rate = (done - began_with) / (now - began_at)  # of this process only
+        if total is None:
+            return f"{rate:.2f} records/s"
         left_s = round((total - done) / rate)
         return f"{rate:.2f} records/s, {left_s // 60}:{left_s % 60:02d} min left"
 

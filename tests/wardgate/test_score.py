@@ -1,0 +1,203 @@
+"""`wardgate score`, with the real embedded model where anything is scored."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from moderation.checkpoints import Classifier
+from moderation.moderator import Moderator
+from policies import PolicySet, Surface, load_library
+from wardgate.main import app
+from wardgate.score_lines import score_lines
+
+SETS = """\
+id: {name}
+version: 1
+policies:
+  - {{id: any_harm, threshold: {threshold}, action: block}}
+"""
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> Path:
+    """Two policy sets that do not depend on what the model thinks."""
+    folder = tmp_path / "sets"
+    folder.mkdir()
+    for name, threshold in (("always", 1e-9), ("never", 0.999999999)):
+        text = SETS.format(name=name, threshold=f"{threshold:.9f}")
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+def run(*arguments: str | Path, stdin: bytes | None = None) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["score", *map(str, arguments)], input=stdin)
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def cached(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WARDGATE_CACHE_DIR", str(cache_dir))
+
+
+def test_a_file_that_is_no_text_is_refused_before_a_model_loads(tmp_path: Path) -> None:
+    path = tmp_path / "text.bin"
+    path.write_bytes(b"secret \xff")
+    code, out, err = run("--file", path)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {path} is not a text in UTF-8: byte 0xff at 7; convert it")
+    assert "secret" not in err
+
+
+def test_an_error_is_an_object_with_json(tmp_path: Path) -> None:
+    path = tmp_path / "text.bin"
+    path.write_bytes(b"\xff")
+    code, out, _ = run("--file", path, "--json")
+    assert code == 1
+    assert json.loads(out)["error"]["code"] == "invalid_text"
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("cached")
+def test_a_violation_exits_with_zero_unless_asked_otherwise(sets: Path) -> None:
+    options = ("--policy-dir", sets, "--policies", "always", "--json")
+    code, out, err = run("hello", *options)
+    verdict = json.loads(out)
+    assert code == 0
+    assert verdict["action"] == "block"
+    assert [score["policy"] for score in verdict["scores"]] == ["any_harm"]
+    assert verdict["models"][0]["calibrated"] is False
+    assert "loading embedded" in err
+    assert run("hello", *options, "--fail-on-violation")[0] == 1
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("cached")
+def test_a_benign_response_from_stdin_passes_and_prints_a_table(sets: Path) -> None:
+    code, out, _ = run(
+        *("--file", "-", "--surface", "response", "--context", "Say hello."),
+        *("--policy-dir", sets, "--policies", "never", "--fail-on-violation"),
+        stdin="Grüß dich!".encode(),
+    )
+    assert code == 0
+    assert "action: allow" in out
+    assert "any_harm" in out
+    assert "Grüß" not in out
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("cached")
+def test_an_image_of_which_nothing_can_be_judged_is_a_failure_and_no_verdict(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "red.png"
+    Image.new("RGB", (64, 64), "red").save(path)
+    code, out, _ = run("--image", path, "--json")
+    assert code == 1
+    assert json.loads(out)["error"]["code"] == "unsupported_modality"
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("cached")
+def test_a_bad_line_gets_an_error_and_the_others_a_verdict(tmp_path: Path, sets: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"text": "hello"}\nnonsense\n{"text": "bye", "id": "b"}\n')
+    code, out, err = run("--jsonl", path, "--policy-dir", sets, "--policies", "never")
+    first, second, third = map(json.loads, out.splitlines())
+    assert code == 1
+    assert (first["line"], first["action"]) == (1, "allow")
+    assert (second["line"], second["error"]["code"]) == (2, "invalid_line")
+    assert (third["id"], third["action"]) == ("b", "allow")
+    assert "3/3 records" in err
+
+
+@pytest.fixture(scope="module")
+def moderator(embedded: Classifier) -> Moderator:
+    return Moderator(load_library(), embedded)
+
+
+@pytest.fixture(scope="module")
+def any_harm() -> PolicySet:
+    return PolicySet.model_validate(
+        {
+            "id": "one",
+            "version": 1,
+            "policies": [{"id": "any_harm", "threshold": 0.999, "action": "block"}],
+        }
+    )
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    ("line", "surface"),
+    [
+        ({"text": "hi"}, "prompt"),
+        ({"text": "hi", "role": "user"}, "prompt"),
+        ({"text": "hi", "role": "model"}, "response"),
+        ({"text": "hi", "prompt": "Say hi."}, "response"),
+        ({"text": "hi", "role": "assistant", "prompt": "Say hi.", "labels": {}}, "response"),
+    ],
+)
+def test_a_line_says_by_which_words_it_is_judged(
+    moderator: Moderator, any_harm: PolicySet, line: dict[str, object], surface: str
+) -> None:
+    out = io.StringIO()
+    counts = score_lines(
+        [json.dumps(line)],
+        moderator,
+        any_harm,
+        surface=Surface.PROMPT,
+        out=out,
+        done=lambda _: None,
+    )
+    assert counts == (0, 0)
+    assert json.loads(out.getvalue())["scores"][0]["windows"][0]["surface"] == surface
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        (b"[1]", "invalid_line", "expected a JSON object"),
+        (b'{"txt": "secret"}', "invalid_line", "text: Field required"),
+        (b'{"text": 7}', "invalid_line", "text: expected a valid string"),
+        (b'{"text": "secret", "role": "judge"}', "invalid_line", "role: expected 'user'"),
+        (b'{"text": "secret", "id": []}', "invalid_line", "id: expected"),
+        (b'{"text": "secret', "invalid_line", "cannot be read at column"),
+        (b'{"text": "\xff"}', "invalid_line", "expected one JSON object in UTF-8"),
+        (b"[" * 100_000, "invalid_line", "expected one JSON object"),
+        (b'{"text": "\\ud800"}', "invalid_text", "lone surrogate"),
+        (b'{"text": " "}', "content_empty", "empty text"),
+        (b'{"text": "secret", "role": "user", "prompt": "x"}', "invalid_content", "answers"),
+    ],
+)
+def test_a_bad_line_is_named_and_never_repeated(
+    moderator: Moderator, any_harm: PolicySet, line: bytes, code: str, message: str
+) -> None:
+    out, done = io.StringIO(), list[int]()
+    counts = score_lines(
+        [b"\n", line], moderator, any_harm, surface=Surface.PROMPT, out=out, done=done.append
+    )
+    answer = json.loads(out.getvalue())
+    assert counts == (1, 0)
+    assert done == [1]
+    assert (answer["line"], answer["error"]["code"]) == (2, code)
+    assert message in answer["error"]["message"]
+    assert "secret" not in out.getvalue()
+
+
+@pytest.mark.model
+def test_lines_are_answered_one_by_one(moderator: Moderator, any_harm: PolicySet) -> None:
+    out = io.StringIO()
+
+    def lines() -> Iterator[str]:
+        yield '{"text": "one"}'
+        assert out.getvalue().count("\n") == 1, "the first line is answered before the second"
+        yield '{"text": "two"}'
+
+    score_lines(lines(), moderator, any_harm, surface=Surface.PROMPT, out=out, done=lambda _: None)
+    assert out.getvalue().count("\n") == 2

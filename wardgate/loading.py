@@ -1,0 +1,31 @@
+"""Loads classifiers for commands, with this project's progress instead of the libraries'."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moderation.registry import describe, load_classifier
+
+if TYPE_CHECKING:
+    from moderation.checkpoints import Classifier
+
+
+def open_classifier(
+    name: str, *, cache_dir: Path, dtype: str | None, report: Callable[[str], None]
+) -> "Classifier":
+    """`load_classifier`, quiet on stderr but for `report`.
+
+    Raises:
+        ModelError: see `load_classifier`.
+    """
+    here = Path(name).is_dir() or any(
+        entry.name == name and entry.on_disk for entry in describe(cache_dir)
+    )
+    if here:  # a download of gigabytes keeps its bar
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # transformers' notes to its developers
+        return load_classifier(name, cache_dir=cache_dir, dtype=dtype, report=report)

@@ -1,0 +1,94 @@
+"""`wardgate models`: which classifiers there are, and whether one can be trusted to score."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from moderation.errors import ModelError
+from moderation.registry import DTYPES, describe
+from wardgate.cache import default_cache_dir
+from wardgate.loading import open_classifier
+from wardgate.output import print_error, print_json, stderr, stdout
+from wardgate.progress import RecordProgress
+
+if TYPE_CHECKING:
+    from moderation.checkpoints import Classifier
+
+app = typer.Typer(help="List and check classifiers.", no_args_is_help=True)
+
+
+def check_dtype(value: str | None) -> str | None:
+    """Callback of `--dtype`."""
+    if value is not None and value not in DTYPES:
+        raise typer.BadParameter(f"expected {' or '.join(DTYPES)}")
+    return value
+
+
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        callback=check_dtype,
+        help="float32 or bfloat16; what this machine computes fastest by default.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@app.command("list", epilog="Example: wardgate models list --json")
+def list_models(as_json: JsonOption = False) -> None:
+    """List the named models and whether their files are on this machine."""
+    entries = describe(default_cache_dir())
+    if as_json:
+        print_json({"models": [asdict(entry) for entry in entries]})
+        return
+    table = Table("Name", "What", "Judges", "From", "On this machine", box=None, pad_edge=False)
+    for entry in entries:
+        table.add_row(
+            entry.name,
+            entry.what,
+            ", ".join(entry.modalities),
+            entry.source,
+            "yes" if entry.on_disk else "no",
+        )
+    stdout().print(table)
+    stdout().print("Any other name is read as a directory or a hub id.")
+
+
+@app.command(epilog="Example: wardgate models check ./my-shieldgemma --dtype float32")
+def check(
+    name: Annotated[
+        str, typer.Argument(help="A model of `wardgate models list`, a directory or a hub id.")
+    ],
+    dtype: DtypeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Load a model and run the checks that every start runs; exit 1 if it is refused."""
+    try:
+        with RecordProgress(stderr()) as progress:
+            classifier = open_classifier(
+                name, cache_dir=default_cache_dir(), dtype=dtype, report=progress.report
+            )
+    except ModelError as exc:
+        raise typer.Exit(print_error(exc, as_json=as_json)) from exc
+    if as_json:
+        print_json(_found(classifier))
+        return
+    console = stdout()
+    for done in classifier.checks:
+        console.print(f"[green]ok[/]  {done}")
+    info = classifier.info
+    console.print(f"{info.name}: revision {info.revision}, template {info.template}", markup=False)
+
+
+def _found(classifier: "Classifier") -> dict[str, object]:
+    info = asdict(classifier.info)
+    return {
+        "ok": True,
+        "model": {**info, "calibrated": classifier.info.calibration is not None},
+        "judges": sorted(surface.value for surface in classifier.builder.template.surfaces),
+        "window_tokens": classifier.window_tokens,
+        "checks": list(classifier.checks),
+    }

@@ -1,0 +1,223 @@
+"""`wardgate score`: the verdict on one content, or on every line of a file."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+from rich.table import Table
+
+from moderation.content import Content, ImagePart, TextPart
+from moderation.errors import InvalidText, ModelUnavailable, ModerationError
+from moderation.verdict import Verdict, verdict_to_dict
+from policies import PolicyError, PolicyLibrary, PolicySet, Surface, load_library
+from wardgate.cache import default_cache_dir
+from wardgate.loading import open_classifier
+from wardgate.models_commands import DtypeOption, JsonOption
+from wardgate.output import FAILED, print_error, print_json, stderr, stdout
+from wardgate.policies_commands import PolicyDirOption
+from wardgate.progress import RecordProgress
+
+if TYPE_CHECKING:
+    from moderation.moderator import Moderator
+
+STDIN = Path("-")
+
+
+class Spoken(StrEnum):
+    """Who wrote the content."""
+
+    PROMPT = "prompt"
+    RESPONSE = "response"
+
+
+def check_readable(path: Path | None) -> Path | None:
+    """Callback of `--file` and `--jsonl`: a file, or - for stdin."""
+    if path is not None and path != STDIN and not path.is_file():
+        raise typer.BadParameter(f"there is no file {str(path)!r}")
+    return path
+
+
+def score(
+    text: Annotated[str | None, typer.Argument(help="The text to judge.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(callback=check_readable, help="A text file; - is stdin."),
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="An image file.")
+    ] = None,
+    jsonl: Annotated[
+        Path | None,
+        typer.Option(
+            callback=check_readable,
+            help='Lines like {"text": "...", "role": "user|model", "prompt": "..."}, of which'
+            " only text is needed; - is stdin. Prints one JSON verdict a line.",
+        ),
+    ] = None,
+    policies: Annotated[str, typer.Option(help="The policy set.")] = "default",
+    policy_dir: PolicyDirOption = None,
+    model: Annotated[
+        str, typer.Option(help="A model of `wardgate models list`, a directory or a hub id.")
+    ] = "embedded",
+    image_model: Annotated[
+        str | None, typer.Option(help="Judges what images show; none by default.")
+    ] = None,
+    surface: Annotated[
+        Spoken, typer.Option(help="Whether a user's prompt or a generator's response.")
+    ] = Spoken.PROMPT,
+    context: Annotated[
+        str | None, typer.Option(help="For a response: the prompt that it answers.")
+    ] = None,
+    dtype: DtypeOption = None,
+    fail_on_violation: Annotated[
+        bool, typer.Option("--fail-on-violation", help="Exit 1 on any action but allow.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge a text, a text file, an image, or every line of a JSONL file.
+
+    Exits with 0 when everything was scored, whatever the verdict; with 1 when something could
+    not be scored.
+    """
+    if sum(source is not None for source in (text, file, image, jsonl)) != 1:
+        raise typer.BadParameter("give exactly one of TEXT, --file, --image and --jsonl")
+    if context is not None and (surface is not Spoken.RESPONSE or jsonl is not None):
+        raise typer.BadParameter("--context goes with --surface response and one content")
+    try:
+        library = load_library(policy_dir or ())
+        policy_set = library.policy_set(policies)
+        one: Content | None = None
+        if jsonl is None:
+            one = _content(text, file, image, Surface(surface.value), context)
+        with RecordProgress(stderr()) as progress:
+            moderator = _moderator(
+                library, model, image_model, dtype, progress, reads_images=image is not None
+            )
+            if one is None:
+                assert jsonl is not None  # exactly one source was given
+                num_errors, num_flagged = _score_file(
+                    jsonl, moderator, policy_set, Surface(surface.value), progress
+                )
+            else:
+                progress.report("scoring")
+                verdict = moderator.judge(one, policy_set)
+                num_errors, num_flagged = 0, int(verdict.flagged)
+    except (ModerationError, PolicyError) as exc:
+        raise typer.Exit(print_error(exc, as_json=as_json or jsonl is not None)) from exc
+    if one and as_json:
+        print_json(verdict_to_dict(verdict))
+    elif one:
+        _print_verdict(verdict)
+    if num_errors or (fail_on_violation and num_flagged):
+        raise typer.Exit(FAILED)
+
+
+def _content(
+    text: str | None, file: Path | None, image: Path | None, surface: Surface, context: str | None
+) -> Content:
+    if image is not None:
+        return Content(surface=surface, parts=(ImagePart(image.read_bytes()),), context=context)
+    if text is None:
+        assert file is not None  # exactly one source was given
+        with _open(file) as handle:
+            data = handle.read()
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as exc:
+            raise InvalidText(
+                f"{file} is not a text in UTF-8: byte {data[exc.start]:#04x} at {exc.start};"
+                " convert it first"
+            ) from exc
+    return Content(surface=surface, parts=(TextPart(text),), context=context)
+
+
+def _moderator(
+    library: PolicyLibrary,
+    model: str,
+    image_model: str | None,
+    dtype: str | None,
+    progress: RecordProgress,
+    *,
+    reads_images: bool,
+) -> "Moderator":
+    cache_dir = default_cache_dir()
+    text = open_classifier(model, cache_dir=cache_dir, dtype=dtype, report=progress.report)
+    # torch takes seconds to import; --help and wrong use must not wait for it
+    from moderation.moderator import Moderator
+    from moderation.ocr import RapidOcrReader, TextReader
+
+    image = text if text.to_pixels is not None else None
+    if image_model is not None and image_model != model:
+        image = open_classifier(
+            image_model, cache_dir=cache_dir, dtype=dtype, report=progress.report
+        )
+    reader: TextReader | None = None
+    if reads_images and text.builder.judges(Surface.PROMPT):
+        progress.report("starting the text reader")
+        # without the extra the verdict's coverage says that text was not read
+        with suppress(ModelUnavailable):
+            reader = RapidOcrReader()
+    return Moderator(library, text, image=image, reader=reader)
+
+
+def _score_file(
+    path: Path,
+    moderator: "Moderator",
+    policy_set: PolicySet,
+    surface: Surface,
+    progress: RecordProgress,
+) -> tuple[int, int]:
+    from wardgate.score_lines import score_lines
+
+    total = None
+    if path != STDIN:
+        with _open(path) as handle:
+            total = sum(1 for line in handle if line.strip())
+        progress.update(0, total)
+    with _open(path) as handle:
+        return score_lines(
+            handle,
+            moderator,
+            policy_set,
+            surface=surface,
+            out=sys.stdout,
+            done=lambda num_done: progress.update(num_done, total),
+        )
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[BinaryIO]:
+    if path == STDIN:
+        yield sys.stdin.buffer
+    else:
+        with path.open("rb") as handle:
+            yield handle
+
+
+def _print_verdict(verdict: Verdict) -> None:
+    console = stdout()
+    style = "green" if not verdict.flagged else "red"
+    console.print(f"action: [bold {style}]{verdict.action.value}[/]")
+    table = Table("Policy", "Score", "Threshold", "Action", box=None, pad_edge=False)
+    for score in sorted(verdict.scores, key=lambda score: -score.calibrated):
+        table.add_row(
+            score.policy_id,
+            f"{score.calibrated:.4f}",
+            f"{score.threshold:g}",
+            score.action.value + (" (shadow)" if score.mode == "shadow" else ""),
+            style="red" if score.violates else None,
+        )
+    console.print(table)
+    for part in verdict.coverage:
+        told = f"part {part.part} ({part.modality}): {part.status.replace('_', ' ')},"
+        told += f" {part.tokens} tokens in {part.windows} windows"
+        console.print(f"{told}{f'; {part.reason}' if part.reason else ''}", markup=False)
+    for model in verdict.models:
+        calibrated = "calibrated" if model.calibration else "not calibrated"
+        console.print(f"{model.name} ({model.revision}, {model.dtype}, {calibrated})", markup=False)
+    console.print(f"{verdict.policy_set} version {verdict.policy_set_version}", markup=False)
+    console.print(f"scored in {verdict.scoring_ms:.0f} ms")
