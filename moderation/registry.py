@@ -3,6 +3,7 @@
 Importing this module and listing the models stays quick; torch is imported when one is loaded.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -126,6 +127,13 @@ def describe(cache_dir: Path) -> tuple[ModelEntry, ...]:
 
 
 def _in_hub_cache(hub_id: str) -> bool:
+    """Whether every file with weights is there: an interrupted download leaves some of them."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+    if isinstance(try_to_load_from_cache(hub_id, "model.safetensors"), str):
+        return True
+    index = try_to_load_from_cache(hub_id, "model.safetensors.index.json")
+    if not isinstance(index, str):
+        return False
+    shards = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
+    return all(isinstance(try_to_load_from_cache(hub_id, shard), str) for shard in shards)
