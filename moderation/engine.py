@@ -173,6 +173,6 @@ def violation_scores(hidden: Tensor, answer_rows: Tensor, softcap: float | None)
     Source: ShieldGemma model card, usage example (softmax over the two logits).
     """
     logits = hidden.float() @ answer_rows.float().T  # (P, 2); bfloat16 would round the tail away
-    if softcap is None and softcap:
+    if softcap is not None:
         logits = torch.tanh(logits / softcap) * softcap
     return torch.softmax(logits, dim=-1)[:, 0]
