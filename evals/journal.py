@@ -24,9 +24,14 @@ _LOCK = "run.lock"
 class RunError(Exception):
     """A run cannot begin or go on in its folder."""
 
+    code = "run_error"
+    """Stable name for machines."""
+
 
 class RunRefused(RunError):
     """The folder belongs to another run, or another process is at work in it."""
+
+    code = "run_refused"
 
 
 class PolicyOutcome(BaseModel):

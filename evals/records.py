@@ -21,6 +21,9 @@ from policies import Surface
 class RecordError(Exception):
     """A data file that breaks the record format."""
 
+    code = "invalid_records"
+    """Stable name for machines."""
+
 
 class Record(BaseModel):
     """One labelled text."""

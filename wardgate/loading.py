@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 
 def open_classifier(
-    name: str, *, cache_dir: Path, dtype: str | None, report: Callable[[str], None]
+    name: str,
+    *,
+    cache_dir: Path,
+    dtype: str | None,
+    report: Callable[[str], None],
+    device: str = "cpu",
 ) -> "Classifier":
     """`load_classifier`, quiet on stderr but for `report`.
 
@@ -28,4 +33,4 @@ def open_classifier(
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # transformers' notes to its developers
-        return load_classifier(name, cache_dir=cache_dir, dtype=dtype, report=report)
+        return load_classifier(name, cache_dir=cache_dir, dtype=dtype, device=device, report=report)
