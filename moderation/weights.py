@@ -83,13 +83,31 @@ def read_weights(source: str, model_class: type[Any], dtype: torch.dtype) -> nn.
         names = sorted(
             name if isinstance(name, str) else str(name[0]) for name in report.get(kind) or ()
         )
-        if names:
+        if kind == "unexpected_keys" and all(name.endswith("lm_head.weight") for name in names):
+            # older releases wrote ShieldGemma 2's tied head under a name of its own
+            _check_stored_heads(source, model)
+        elif names:
             raise ModelRefused(
                 f"the checkpoint {source!r} {problem}: {', '.join(names[:3])}"
                 f"{' and more' if len(names) > 3 else ''}; its scores would mean nothing"
             )
     loaded: nn.Module = model
     return loaded
+
+
+def _check_stored_heads(source: str, model: Any) -> None:
+    embedding = model.get_input_embeddings().weight
+    folder = Path(str(cached_file(source, "config.json"))).parent
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as handle:
+            for name in handle.keys():  # noqa: SIM118  # not a mapping
+                if name.endswith("lm_head.weight"):
+                    head = handle.get_tensor(name).to(embedding.dtype)
+                    if head.shape != embedding.shape or not torch.equal(head, embedding):
+                        raise ModelRefused(
+                            f"the checkpoint {source!r} has an output head ({name}) that is not"
+                            " tied to the embedding; Gemma ties them, so this head was changed"
+                        )
 
 
 def merge_adapter(model: nn.Module, adapter: Path) -> nn.Module:
