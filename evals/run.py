@@ -6,15 +6,15 @@ itself, the policies and the model: not on the order of the file nor on where a 
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from evals.journal import JOURNAL, Entry, Journal, PolicyOutcome, RunRefused, claim, locked
-from evals.records import Record, file_sha256, read_records, sample_records
+from evals.journal import JOURNAL, Entry, Journal, PolicyOutcome, claim, locked
+from evals.records import Record, RecordError, file_sha256, read_records, sample_records
 from evals.results import Results, load_results, save_results
 from moderation.errors import (
     ContentError,
@@ -49,21 +49,27 @@ class RunPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Task:
+class Task:
     """A record and the policies that it is scored by."""
 
     record: Record
     rules: tuple[PolicyRule, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """What is scored, and which labels are left out, by reason and policy."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A plan with its data read: what is scored, and which labels are left out."""
 
-    tasks: list[_Task]
+    plan: RunPlan
+    sha256: str
+    """Of the data file."""
     num_records: int
-    not_in_set: Counter[str] = field(default_factory=Counter)
-    no_definition: Counter[str] = field(default_factory=Counter)
+    """Of the data or of its sample, with those that have nothing to score."""
+    tasks: tuple[Task, ...]
+    not_in_set: dict[str, int]
+    """Labels by policy that the policy set does not name."""
+    no_definition: dict[str, int]
+    """Labels by policy that has no words for the record's surface."""
 
 
 def policy_set_named(library: PolicyLibrary, name: str) -> PolicySet:
@@ -81,8 +87,50 @@ def policy_set_named(library: PolicyLibrary, name: str) -> PolicySet:
     return PolicySet(id=ALL, version=1, policies=rules)
 
 
+def read_workload(library: PolicyLibrary, plan: RunPlan) -> Workload:
+    """Reads the data of a plan; needs no model.
+
+    Raises:
+        RecordError: the data cannot be read, or nothing in it can be scored.
+    """
+    digest = file_sha256(plan.data)
+    records = read_records(plan.data)
+    if plan.sample is not None:
+        records = sample_records(records, plan.sample, seed=plan.seed)
+    rules = {rule.id: rule for rule in plan.policy_set.policies}
+    tasks = []
+    not_in_set: Counter[str] = Counter()
+    no_definition: Counter[str] = Counter()
+    for record in records:
+        chosen = []
+        for policy_id in sorted(record.labels):
+            if policy_id not in rules:
+                not_in_set[policy_id] += 1
+            elif library.policy(policy_id).definition_for(record.surface) is None:
+                no_definition[policy_id] += 1
+            else:
+                chosen.append(rules[policy_id])
+        if chosen:
+            tasks.append(Task(record=record, rules=tuple(chosen)))
+    if not tasks:
+        labelled = ", ".join(sorted(not_in_set.keys() | no_definition.keys())) or "nothing"
+        raise RecordError(
+            f"{plan.data}: no record is labelled for a policy of set {plan.policy_set.id!r} that"
+            f" has words for the record's surface; labelled: {labelled}; use --policies {ALL} or"
+            " a set that names them"
+        )
+    return Workload(
+        plan=plan,
+        sha256=digest,
+        num_records=len(records),
+        tasks=tuple(tasks),
+        not_in_set=dict(sorted(not_in_set.items())),
+        no_definition=dict(sorted(no_definition.items())),
+    )
+
+
 def run_evaluation(
-    moderator: Moderator, plan: RunPlan, *, progress: Progress = lambda _done, _total: None
+    moderator: Moderator, workload: Workload, *, progress: Progress = lambda _done, _total: None
 ) -> Results:
     """Runs a plan to its end, from wherever an earlier process left it.
 
@@ -90,72 +138,41 @@ def run_evaluation(
     engine that stopped or is overloaded ends the call instead: that is not the record's fault.
 
     Raises:
-        RecordError: the data cannot be read.
         RunRefused: the folder holds another run or is in use.
         RunError: the folder cannot be read or written.
         EngineError: the engine is gone; what was scored is kept.
     """
+    plan = workload.plan
     with locked(plan.out):
-        digest = file_sha256(plan.data)
-        records = read_records(plan.data)
-        if plan.sample is not None:
-            records = sample_records(records, plan.sample, seed=plan.seed)
-        work = _plan_work(records, plan.policy_set, moderator.library)
-        if not work.tasks:
-            raise RunRefused(
-                f"no record of {plan.data} is labelled for a policy of set"
-                f" {plan.policy_set.id!r} that has words for its surface; labelled are:"
-                f" {', '.join(sorted(work.not_in_set | work.no_definition)) or 'none'}"
-            )
-        claim(plan.out, _manifest(moderator, plan, digest))
+        claim(plan.out, _manifest(moderator, workload))
         with Journal(plan.out / JOURNAL) as journal:
             if (finished := load_results(plan.out, journal.entries.values())) is not None:
                 return finished
-            _score_rest(moderator, plan.policy_set, work.tasks, journal, progress)
+            _score_rest(moderator, workload, journal, progress)
             return save_results(
                 plan.out,
                 entries=journal.entries,
-                records=[task.record for task in work.tasks],
-                rules={task.record.id: task.rules for task in work.tasks},
+                records=[task.record for task in workload.tasks],
+                rules={task.record.id: task.rules for task in workload.tasks},
                 seed=plan.seed,
-                about=_about(moderator, plan, work),
+                about=_about(moderator, workload),
             )
 
 
-def _plan_work(records: Sequence[Record], policy_set: PolicySet, library: PolicyLibrary) -> _Work:
-    rules = {rule.id: rule for rule in policy_set.policies}
-    work = _Work([], len(records))
-    for record in records:
-        chosen = []
-        for policy_id in sorted(record.labels):
-            if policy_id not in rules:
-                work.not_in_set[policy_id] += 1
-            elif library.policy(policy_id).definition_for(record.surface) is None:
-                work.no_definition[policy_id] += 1
-            else:
-                chosen.append(rules[policy_id])
-        if chosen:
-            work.tasks.append(_Task(record=record, rules=tuple(chosen)))
-    return work
-
-
 def _score_rest(
-    moderator: Moderator,
-    policy_set: PolicySet,
-    tasks: Sequence[_Task],
-    journal: Journal,
-    progress: Progress,
+    moderator: Moderator, workload: Workload, journal: Journal, progress: Progress
 ) -> None:
+    tasks = workload.tasks
     rest = [task for task in tasks if task.record.id not in journal.entries]
     done = len(tasks) - len(rest)
     progress(done, len(tasks))
     for task in rest:
-        journal.append(_score(moderator, policy_set, task))
+        journal.append(_score(moderator, workload.plan.policy_set, task))
         done += 1
         progress(done, len(tasks))
 
 
-def _score(moderator: Moderator, policy_set: PolicySet, task: _Task) -> Entry:
+def _score(moderator: Moderator, policy_set: PolicySet, task: Task) -> Entry:
     asked = policy_set.model_copy(update={"policies": task.rules})
     cpu, wall = time.process_time(), time.monotonic()
     scores: dict[str, PolicyOutcome] = {}
@@ -191,11 +208,11 @@ def _score(moderator: Moderator, policy_set: PolicySet, task: _Task) -> Entry:
     )
 
 
-def _manifest(moderator: Moderator, plan: RunPlan, digest: str) -> dict[str, JsonValue]:
+def _manifest(moderator: Moderator, workload: Workload) -> dict[str, JsonValue]:
     """Everything that decides what the results are; a run is resumed only with the same."""
-    library, info = moderator.library, moderator.text.info
+    plan, library, info = workload.plan, moderator.library, moderator.text.info
     return {
-        "data": {"name": plan.data.name, "sha256": digest},
+        "data": {"name": plan.data.name, "sha256": workload.sha256},
         "policy_set": {
             "id": plan.policy_set.id,
             "hash": plan.policy_set.hash,
@@ -219,17 +236,17 @@ def _manifest(moderator: Moderator, plan: RunPlan, digest: str) -> dict[str, Jso
     }
 
 
-def _about(moderator: Moderator, plan: RunPlan, work: _Work) -> dict[str, JsonValue]:
+def _about(moderator: Moderator, workload: Workload) -> dict[str, JsonValue]:
     info = moderator.text.info
     return {
-        "data": plan.data.name,
+        "data": workload.plan.data.name,
         "model": f"{info.name} ({info.revision}, {info.template}, {info.dtype})",
         "calibrated": info.calibration is not None,
-        "policy_set": plan.policy_set.id,
-        "records": work.num_records,
-        "records_without_a_label_to_score": work.num_records - len(work.tasks),
+        "policy_set": workload.plan.policy_set.id,
+        "records": workload.num_records,
+        "records_without_a_label_to_score": workload.num_records - len(workload.tasks),
         "labels_left_out": {
-            "not_in_policy_set": dict(sorted(work.not_in_set.items())),
-            "no_definition_for_surface": dict(sorted(work.no_definition.items())),
+            "not_in_policy_set": {**workload.not_in_set},
+            "no_definition_for_surface": {**workload.no_definition},
         },
     }

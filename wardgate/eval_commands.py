@@ -75,7 +75,7 @@ def run(
     from evals.journal import RunError, RunRefused
     from evals.records import RecordError
     from evals.results import SCORES
-    from evals.run import RunPlan, policy_set_named, run_evaluation
+    from evals.run import RunPlan, policy_set_named, read_workload, run_evaluation
     from moderation.errors import ModerationError
     from moderation.moderator import Moderator
     from policies import PolicyError, load_library
@@ -92,6 +92,7 @@ def run(
             seed=seed,
             threads=torch.get_num_threads(),
         )
+        workload = read_workload(library, plan)
         with RecordProgress(stderr()) as progress:
             classifier = open_classifier(
                 model,
@@ -100,7 +101,9 @@ def run(
                 device=device,
                 report=progress.report,
             )
-            results = run_evaluation(Moderator(library, classifier), plan, progress=progress.update)
+            results = run_evaluation(
+                Moderator(library, classifier), workload, progress=progress.update
+            )
     except (ModerationError, PolicyError) as exc:
         raise typer.Exit(print_error(exc, as_json=as_json)) from exc
     except (RecordError, RunError) as exc:
