@@ -1,0 +1,295 @@
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from moderation.errors import Unscorable
+from tests.service.scripted import (
+    RecitingGenerator,
+    ScriptedEngine,
+    bad_is_bad,
+    chat_body,
+    error_of,
+    scripted_moderator,
+    serving,
+    serving_runtime,
+    stream_events,
+    streamed_text,
+    wait_until,
+)
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine(bad_is_bad)
+
+
+@pytest.fixture
+def generator() -> RecitingGenerator:
+    return RecitingGenerator(["Hello", " there. ", "Bye."])
+
+
+@pytest.fixture
+def url(engine: ScriptedEngine, generator: RecitingGenerator) -> Iterator[str]:
+    with serving(scripted_moderator(engine), generator) as url:
+        yield url
+
+
+def complete(url: str, body: dict[str, Any]) -> httpx.Response:
+    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=20)
+
+
+def test_an_answer_has_openais_shape_and_the_gates_report(url: str) -> None:
+    body = complete(url, chat_body("Hi")).json()
+    assert body["object"] == "chat.completion"
+    assert body["model"] == "reciting"
+    (choice,) = body["choices"]
+    assert choice == {
+        "index": 0,
+        "message": {"role": "assistant", "content": "Hello there. Bye.", "refusal": None},
+        "logprobs": None,
+        "finish_reason": "stop",
+    }
+    assert body["usage"] == {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
+    assert body["wardgate"]["prompt"]["verdict"]["action"] == "allow"
+    assert body["wardgate"]["response"]["verdict"]["action"] == "allow"
+
+
+def test_a_stream_has_openais_shape(url: str) -> None:
+    more = {"stream": True, "stream_options": {"include_usage": True}}
+    response = complete(url, chat_body("Hi", **more))
+    assert response.headers["content-type"].startswith("text/event-stream")
+    events = stream_events(response)
+    assert {event["object"] for event in events} == {"chat.completion.chunk"}
+    assert len({event["id"] for event in events}) == 1
+    assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert streamed_text(events) == "Hello there. Bye."
+    assert events[-2]["choices"][0]["finish_reason"] == "stop"
+    assert events[-2]["wardgate"]["response"]["passed"] is True
+    assert events[-1]["choices"] == []
+    assert events[-1]["usage"]["completion_tokens"] == 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_blocked_prompt_is_refused_and_never_generated(
+    url: str, generator: RecitingGenerator, stream: bool
+) -> None:
+    response = complete(url, chat_body("This is BAD", stream=stream))
+    assert response.status_code == 200
+    if stream:
+        events = stream_events(response)
+        text, last = streamed_text(events), events[-1]
+    else:
+        last = response.json()
+        text = last["choices"][0]["message"]["content"]
+        assert last["usage"]["completion_tokens"] == 0
+    assert "blocked by the content policy" in text
+    assert last["choices"][0]["finish_reason"] == "content_filter"
+    assert last["wardgate"]["prompt"]["passed"] is False
+    assert last["wardgate"]["prompt"]["verdict"]["action"] == "block"
+    assert last["wardgate"]["response"] is None
+    assert generator.said == []
+
+
+def test_a_blocked_prompt_is_an_error_where_the_settings_say_so(
+    engine: ScriptedEngine, generator: RecitingGenerator
+) -> None:
+    with serving(scripted_moderator(engine), generator, blocked_prompt="error") as url:
+        for stream in (False, True):
+            error = error_of(complete(url, chat_body("BAD", stream=stream)), 400)
+            assert error["code"] == "content_filter"
+            assert error["wardgate"]["verdict"]["action"] == "block"
+    assert generator.said == []
+
+
+@pytest.mark.parametrize("role", ["system", "developer", "user", "assistant"])
+def test_every_message_of_the_conversation_is_content(
+    url: str, generator: RecitingGenerator, role: str
+) -> None:
+    first = "developer" if role == "developer" else "system"
+    roles = [first, "user", "assistant", "user"]
+    at = roles.index(role)
+    messages = [
+        {"role": name, "content": "BAD" if index == at else f"text {index}"}
+        for index, name in enumerate(roles)
+    ]
+    body = complete(url, {"messages": messages}).json()
+    assert body["choices"][0]["finish_reason"] == "content_filter"
+    assert [m["passed"] for m in body["wardgate"]["prompt"]["messages"]] == [*[True] * at, False]
+    assert generator.said == []
+
+
+def test_text_parts_and_refusals_are_content_too(url: str) -> None:
+    parts = [{"type": "text", "text": "good"}, {"type": "text", "text": "BAD"}]
+    answers = [
+        complete(url, {"messages": [{"role": "user", "content": parts}]}),
+        complete(
+            url,
+            {
+                "messages": [
+                    {"role": "user", "content": "u"},
+                    {"role": "assistant", "content": None, "refusal": "BAD"},
+                    {"role": "user", "content": "u"},
+                ]
+            },
+        ),
+    ]
+    for answer in answers:
+        assert answer.json()["choices"][0]["finish_reason"] == "content_filter"
+
+
+def test_assistant_messages_are_judged_as_responses_to_what_was_asked(url: str) -> None:
+    messages = [
+        {"role": "user", "content": "u"},
+        {"role": "assistant", "content": "BAD"},
+        {"role": "user", "content": "v"},
+    ]
+    verdict = complete(url, {"messages": messages}).json()["wardgate"]["prompt"]["verdict"]
+    assert verdict["scores"][0]["windows"][0]["surface"] == "response"
+
+
+def test_what_passed_is_remembered_and_a_long_chat_is_judged_once(
+    url: str, engine: ScriptedEngine
+) -> None:
+    first = complete(url, chat_body("one")).json()["choices"][0]["message"]
+    asked = len(engine.asked)
+    messages = [{"role": "user", "content": "one"}, first, {"role": "user", "content": "two"}]
+    assert complete(url, {"messages": messages}).status_code == 200
+    prompts = [check.text for check in engine.asked[asked:] if not check.text.startswith("Hello")]
+    assert prompts == ["two"], "the first two messages were known"
+    for _ in range(2):
+        complete(url, chat_body("BAD"))
+    assert [check.text for check in engine.asked].count("BAD") == 2, "only what passed is known"
+
+
+@pytest.mark.parametrize(("policy_set", "passes"), [("flagging", True), ("reviewing", False)])
+def test_flag_lets_through_and_review_does_not(
+    engine: ScriptedEngine, generator: RecitingGenerator, policy_set: str, passes: bool
+) -> None:
+    with serving(scripted_moderator(engine), generator, policy_set=policy_set) as url:
+        body = complete(url, chat_body("BAD")).json()
+    assert body["wardgate"]["prompt"]["passed"] is passes
+    assert bool(generator.said) is passes
+
+
+@pytest.mark.parametrize(("policy_set", "passes"), [("closed", False), ("opened", True)])
+def test_a_failed_check_of_the_prompt_follows_on_error_and_says_so(
+    generator: RecitingGenerator, policy_set: str, passes: bool
+) -> None:
+    def unscorable(text: str) -> float:
+        raise Unscorable("NaN")
+
+    moderator = scripted_moderator(ScriptedEngine(unscorable))
+    with serving(moderator, generator, policy_set=policy_set) as url:
+        body = complete(url, chat_body("Hi")).json()
+        metrics = httpx.get(f"{url}/metrics").text
+    report = body["wardgate"]["prompt"]
+    assert (report["passed"], report["failure"], report["verdict"]) == (passes, "unscorable", None)
+    assert bool(generator.said) is passes
+    outcome = "passed_unchecked" if passes else "prompt_failed"
+    assert f'wardgate_gate_outcomes_total{{outcome="{outcome}"}} 1.0' in metrics
+
+
+def test_a_response_that_violates_is_cut_and_keeps_what_passed(
+    engine: ScriptedEngine,
+) -> None:
+    generator = RecitingGenerator(["A good first sentence. ", "Then there is something BAD.", "!"])
+
+    def wait_for_the_check_of_what_was_said(index: int) -> None:
+        wait_until(lambda: len(engine.asked) >= index + 1)
+        time.sleep(0.1)  # until the answer to the check has reached the gate
+
+    generator.before_piece = wait_for_the_check_of_what_was_said
+    with serving(scripted_moderator(engine), generator) as url:
+        body = complete(url, chat_body("Hi")).json()
+    assert body["choices"][0]["message"]["content"] == "A good first sentence. "
+    assert body["choices"][0]["finish_reason"] == "content_filter"
+    assert body["wardgate"]["response"]["verdict"]["action"] == "block"
+    assert body["usage"]["completion_tokens"] == 2
+    assert "!" not in generator.said, "the generator was stopped"
+
+
+def test_a_generator_that_fails_is_500_or_an_error_event(engine: ScriptedEngine) -> None:
+    def fail(index: int) -> None:
+        raise ZeroDivisionError("the words of somebody")
+
+    generator = RecitingGenerator(before_piece=fail)
+    with serving(scripted_moderator(engine), generator) as url:
+        error = error_of(complete(url, chat_body("Hi")), 500)
+        assert "ZeroDivisionError" in error["message"]
+        assert "somebody" not in error["message"]
+        events = stream_events(complete(url, chat_body("Hi", stream=True)))
+    assert events[-1]["error"]["code"] == "engine_error"
+
+
+def test_a_silent_stream_is_kept_alive_with_comments(engine: ScriptedEngine) -> None:
+    generator = RecitingGenerator(["Hello."], before_piece=lambda _: time.sleep(0.5))
+    with serving(scripted_moderator(engine), generator, keep_alive_s=0.1) as url:
+        response = complete(url, chat_body("Hi", stream=True))
+    assert ": checking\n\n" in response.text
+    assert streamed_text(stream_events(response)) == "Hello."
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_who_leaves_frees_the_generator(engine: ScriptedEngine, stream: bool) -> None:
+    generator = RecitingGenerator(
+        ["A sentence of some length. "] * 1000, before_piece=lambda _: time.sleep(0.02)
+    )
+    path, body = "/v1/chat/completions", chat_body("Hi", stream=stream)
+    with serving(scripted_moderator(engine), generator) as url:
+        if stream:
+            with httpx.stream("POST", url + path, json=body) as response:
+                next(response.iter_lines())
+        else:
+            with pytest.raises(httpx.ReadTimeout, match="timed out"):
+                httpx.post(url + path, json=body, timeout=0.5)
+        assert generator.ended.wait(5)
+        assert len(generator.said) < 200
+
+
+def test_past_capacity_chats_get_429_and_the_metric_counts_them(engine: ScriptedEngine) -> None:
+    hold = threading.Event()
+
+    def wait(_: int) -> None:
+        hold.wait(10)
+
+    generator = RecitingGenerator(before_piece=wait)
+    with serving_runtime(scripted_moderator(engine), generator, generation_queue_capacity=1) as (
+        url,
+        runtime,
+    ):
+        answers: list[httpx.Response] = []
+        threads = []
+        for number in range(2):
+            body = chat_body(f"Hi {number}")
+            threads.append(threading.Thread(target=lambda b=body: answers.append(complete(url, b))))
+            threads[-1].start()
+            wait_until(lambda n=number: runtime._generator_worker.depth == n + 1)  # type: ignore[misc]
+        refused = complete(url, chat_body("Hi 2"))
+        metrics = httpx.get(f"{url}/metrics").text
+        hold.set()
+        for thread in threads:
+            thread.join(10)
+    assert error_of(refused, 429)["code"] == "overloaded"
+    assert int(refused.headers["retry-after"]) >= 1
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert 'wardgate_overloads_total{queue="generator"} 1.0' in metrics
+
+
+def test_a_generation_past_its_deadline_is_504(engine: ScriptedEngine) -> None:
+    generator = RecitingGenerator(before_piece=lambda _: time.sleep(1))
+    with serving(scripted_moderator(engine), generator, generation_deadline_s=0.2) as url:
+        assert error_of(complete(url, chat_body("Hi")), 504)["code"] == "timeout"
+
+
+def test_streams_are_ascii_json_whatever_the_text(engine: ScriptedEngine) -> None:
+    generator = RecitingGenerator(["One\u2028two\x85 😀."])
+    with serving(scripted_moderator(engine), generator) as url:
+        response = complete(url, chat_body("Hi", stream=True))
+    assert response.content.isascii()
+    assert streamed_text(stream_events(response)) == "One\u2028two\x85 😀."
+    assert json.loads(response.text.split("\n\n")[1].removeprefix("data: "))
