@@ -5,7 +5,7 @@ author meant. Knows no tokenizer: who has one passes it in as a `TokenCounter`.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -81,7 +81,7 @@ def lint(folders: Sequence[Path] = (), *, tokens: TokenCounter = ESTIMATE) -> li
             findings += _policy(file, file.item, tokens)
         else:
             findings += _policy_set(file, file.item, found.library)
-    findings += _repeated_titles(files)
+    findings += _repeated_titles(found.files, looked_at)
     return sorted(findings, key=lambda finding: (str(finding.file), finding.line or 0))
 
 
@@ -171,12 +171,12 @@ def _policy_set(
         )
 
 
-def _repeated_titles(files: Iterable[LoadedFile]) -> Iterator[Finding]:
+def _repeated_titles(files: Iterable[LoadedFile], looked_at: Set[Path]) -> Iterator[Finding]:
     first: dict[str, LoadedFile] = {}
     for file in files:
         if isinstance(file.item, Policy):
             title = file.item.title.casefold()
-            if title in first:
+            if title in first and file.folder in looked_at:
                 yield _finding(
                     file,
                     ("title",),

@@ -41,7 +41,7 @@ def test_a_good_policy_has_no_findings(tmp_path: Path) -> None:
         ("coupons", "<end_of_turn>", "control-string", 4),
         ("coupons", "</END_SAFETY_POLICY>", "control-string", 4),
         ("coupons", "<unused42>", "control-string", 4),
-        ("title: Spam", "title: VIOLENCE and gore", "", 0),
+        ("title: Spam", "title: VIOLENCE and gore", "repeated-title", 3),
         ("  - {text: Buy now, surface: prompt, violates: true}\n", "", "no-violating-example", 6),
         ("  - {text: I bought it, surface: prompt, violates: false}\n", "", "no-benign-example", 6),
     ],
@@ -51,8 +51,7 @@ def test_a_doubtful_policy_gets_one_warning(
 ) -> None:
     assert old in POLICY
     found = lint_file(tmp_path, POLICY.replace(old, new))
-    expected = [("warning", rule, line)] if rule else []
-    assert [(f.level, f.rule, f.line) for f in found] == expected
+    assert [(f.level, f.rule, f.line) for f in found] == [("warning", rule, line)]
 
 
 def test_a_policy_without_examples_is_named_once(tmp_path: Path) -> None:
