@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.moderation.checkpoints_on_disk import edit_config, write_shieldgemma2
 from wardgate.cache import default_cache_dir
 from wardgate.main import app
 
@@ -43,6 +44,23 @@ def test_another_architecture_is_refused_as_json(tmp_path: Path) -> None:
     assert code == 1
     assert error["code"] == "model_refused"
     assert "BertForMaskedLM" in error["message"]
+
+
+def test_a_shieldgemma_2_checkpoint_passes_its_checks(tmp_path: Path) -> None:
+    write_shieldgemma2(tmp_path)
+    code, out, _ = run("check", tmp_path, "--dtype", "float32", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["judges"] == ["image"]
+    assert "output head tied to the embedding" in found["checks"]
+
+
+def test_a_checkpoint_with_other_answer_ids_is_refused(tmp_path: Path) -> None:
+    write_shieldgemma2(tmp_path)
+    edit_config(tmp_path, yes_token_index=7)
+    code, out, _ = run("check", tmp_path, "--json")
+    assert code == 1
+    assert "says that 'Yes' is token 7" in json.loads(out)["error"]["message"]
 
 
 @pytest.mark.model

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from moderation.checkpoints import Classifier
 from moderation.moderator import Moderator
 from policies import PolicySet, Surface, load_library
+from tests.moderation.checkpoints_on_disk import write_shieldgemma2
 from wardgate.main import app
 from wardgate.score_lines import score_lines
 
@@ -99,6 +100,39 @@ def test_an_image_of_which_nothing_can_be_judged_is_a_failure_and_no_verdict(
     code, out, _ = run("--image", path, "--json")
     assert code == 1
     assert json.loads(out)["error"]["code"] == "unsupported_modality"
+
+
+def test_an_image_is_judged_by_shieldgemma_2(tmp_path: Path) -> None:
+    path = tmp_path / "red.png"
+    Image.new("RGB", (64, 64), "red").save(path)
+    write_shieldgemma2(tmp_path)
+    code, out, _ = run(
+        *("--image", path, "--model", tmp_path, "--dtype", "float32"),
+        *("--policies", "shieldgemma2", "--json"),
+    )
+    verdict = json.loads(out)
+    assert code == 0
+    assert [score["policy"] for score in verdict["scores"]] == [
+        "dangerous_content",
+        "sexually_explicit",
+        "violence",
+    ]
+    assert {w["surface"] for score in verdict["scores"] for w in score["windows"]} == {"image"}
+    assert "text in the image was not read" in verdict["coverage"][0]["reason"]
+    assert verdict["complete"] is False
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("cached")
+def test_an_image_model_stands_beside_the_text_model(tmp_path: Path) -> None:
+    path = tmp_path / "red.png"
+    Image.new("RGB", (64, 64), "red").save(path)
+    write_shieldgemma2(tmp_path)
+    code, out, _ = run("--image", path, "--image-model", tmp_path, "--json")
+    verdict = json.loads(out)
+    assert code == 0
+    assert [model["name"] for model in verdict["models"]] == [str(tmp_path)]
+    assert verdict["complete"] is True
 
 
 @pytest.mark.model
