@@ -1,0 +1,185 @@
+"""Image files of every kind: decoded upright and opaque, or refused with a clear error."""
+
+import io
+import struct
+import zlib
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from moderation.errors import UnreadableImage
+from moderation.images import FORMATS, ImageLimits, decode_image
+
+LIMITS = ImageLimits()
+
+
+def encode(image: Image.Image, file_format: str, **options: Any) -> bytes:
+    data = io.BytesIO()
+    image.save(data, file_format, **options)
+    return data.getvalue()
+
+
+def pixel(image: Image.Image, x: int, y: int) -> tuple[int, int, int]:
+    return cast("tuple[int, int, int]", image.getpixel((x, y)))
+
+
+def red_over_blue(size: tuple[int, int] = (40, 60)) -> Image.Image:
+    image = Image.new("RGB", size, "blue")
+    image.paste((255, 0, 0), (0, 0, size[0], size[1] // 2))
+    return image
+
+
+def animation(file_format: str, **options: Any) -> bytes:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "green", "blue")]
+    return encode(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_every_accepted_format_is_read_as_rgb(file_format: str) -> None:
+    image = decode_image(encode(red_over_blue(), file_format), LIMITS)
+    assert (image.mode, image.size) == ("RGB", (40, 60))
+    red, green, blue = pixel(image, 20, 10)
+    assert red > 200
+    assert max(green, blue) < 60
+
+
+def test_an_image_is_turned_upright_by_its_orientation() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    image = decode_image(encode(red_over_blue(), "JPEG", exif=exif), LIMITS)
+    red, _, blue = pixel(image, 20, 50)
+    assert red > 200 > 60 > blue
+    exif[0x0112] = 6  # on its side
+    assert decode_image(encode(red_over_blue(), "JPEG", exif=exif), LIMITS).size == (60, 40)
+
+
+def test_transparency_is_laid_on_white() -> None:
+    rgba = Image.new("RGBA", (32, 32), (255, 0, 0, 0))
+    rgba.paste((0, 0, 255, 128), (16, 0, 32, 32))
+    image = decode_image(encode(rgba, "PNG"), LIMITS)
+    assert pixel(image, 4, 4) == (255, 255, 255)
+    assert pixel(image, 20, 4) == (127, 127, 255)
+
+
+@pytest.mark.parametrize("transparency", [0, bytes([0, *[255] * 255])])
+def test_a_palettes_transparent_colour_is_laid_on_white(transparency: int | bytes) -> None:
+    palette = Image.new("P", (32, 32), 0)
+    palette.putpalette([0, 0, 0, 255, 0, 0] * 128)
+    palette.paste(1, (16, 0, 32, 32))
+    image = decode_image(encode(palette, "PNG", transparency=transparency), LIMITS)
+    assert pixel(image, 4, 4) == (255, 255, 255)
+    assert pixel(image, 20, 4) == (255, 0, 0)
+
+
+def test_cmyk_becomes_rgb() -> None:
+    cyan_free = Image.new("CMYK", (32, 32), (0, 255, 255, 0))
+    red, green, blue = pixel(decode_image(encode(cyan_free, "JPEG"), LIMITS), 5, 5)
+    assert red > 200
+    assert max(green, blue) < 60
+
+
+def test_sixteen_bit_grey_keeps_its_contrast() -> None:
+    grey = Image.new("I;16", (32, 32), 1000)
+    grey.paste(60000, (16, 0, 32, 32))
+    image = decode_image(encode(grey, "PNG"), LIMITS)
+    assert pixel(image, 4, 4) == (0, 0, 0)
+    assert pixel(image, 20, 4) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P"])
+def test_other_modes_become_rgb(mode: str) -> None:
+    assert decode_image(encode(Image.new(mode, (32, 32)), "PNG"), LIMITS).mode == "RGB"
+
+
+def test_a_still_gif_is_an_image() -> None:
+    assert decode_image(encode(red_over_blue(), "GIF"), LIMITS).size == (40, 60)
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG"])
+def test_an_animation_is_refused(file_format: str) -> None:
+    with pytest.raises(UnreadableImage, match=r"is animated; .*send its frames"):
+        decode_image(animation(file_format), LIMITS)
+
+
+def test_a_photo_with_a_second_picture_behind_it_is_read_by_its_first() -> None:
+    first, second = red_over_blue(), Image.new("RGB", (40, 60), "green")
+    data = encode(first, "MPO", save_all=True, append_images=[second])
+    red, _, _ = pixel(decode_image(data, LIMITS), 20, 10)
+    assert red > 200
+
+
+def test_no_bytes_are_no_image() -> None:
+    with pytest.raises(UnreadableImage, match="no bytes"):
+        decode_image(b"", LIMITS)
+
+
+@pytest.mark.parametrize("file_format", ["BMP", "TIFF", "PPM", "ICO"])
+def test_another_format_is_refused(file_format: str) -> None:
+    with pytest.raises(UnreadableImage, match="expected PNG, JPEG, WEBP, GIF"):
+        decode_image(encode(red_over_blue(), file_format), LIMITS)
+
+
+def test_a_single_pixel_is_refused() -> None:
+    with pytest.raises(UnreadableImage, match="1x1 pixels; at least 16x16"):
+        decode_image(encode(Image.new("RGB", (1, 1)), "PNG"), LIMITS)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_truncated_file_is_refused(file_format: str) -> None:
+    noise = Image.effect_noise((200, 200), 90).convert("RGB")
+    data = encode(noise, file_format)
+    with pytest.raises(UnreadableImage, match=r"truncated or corrupt|no readable image"):
+        decode_image(data[: len(data) // 2], LIMITS)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG of 67 bytes that claims any size."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + checksum
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0"))
+
+
+@pytest.mark.parametrize("side", [7_100, 9_600, 12_000, 60_000, 2_000_000_000])
+def test_a_decompression_bomb_is_refused_by_its_header(side: int) -> None:
+    with pytest.raises(UnreadableImage, match=r"at most 50000000 (pixels )?are accepted"):
+        decode_image(png_header(side, side), LIMITS)
+
+
+def test_too_many_bytes_are_refused() -> None:
+    with pytest.raises(UnreadableImage, match="has 1001 bytes; at most 1000 are accepted"):
+        decode_image(b"\0" * 1001, ImageLimits(max_bytes=1000))
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.binary(max_size=200), start=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"GIF89a"]))
+def test_random_bytes_are_refused(data: bytes, start: bytes) -> None:
+    with pytest.raises(UnreadableImage, match="image"):
+        decode_image(start + data, LIMITS)
+
+
+VALID = {file_format: encode(red_over_blue(), file_format) for file_format in FORMATS}
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    file_format=st.sampled_from(FORMATS),
+    changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=8),
+)
+def test_damaged_files_are_decoded_or_refused(
+    file_format: str, changes: list[tuple[float, int]]
+) -> None:
+    data = bytearray(VALID[file_format])
+    for place, value in changes:
+        data[int(place * len(data))] = value
+    try:
+        image = decode_image(bytes(data), LIMITS)
+    except UnreadableImage:
+        return
+    assert image.mode == "RGB"
