@@ -156,7 +156,9 @@ def read_revision(source: str, config: PretrainedConfig, adapter: Path | None) -
     """
     stated = getattr(config, "_commit_hash", None)
     if stated is None:
-        digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True, default=str).encode())
+        settings = config.to_diff_dict()
+        settings.pop("_name_or_path", None)  # a copy elsewhere is the same model
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
         for path in sorted(Path(source).glob("*.safetensors")):
             _sample(path, digest)
         stated = f"weights-{digest.hexdigest()[:12]}"
