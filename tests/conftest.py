@@ -1,6 +1,5 @@
 """Fixtures shared by all tests."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -8,12 +7,13 @@ import torch
 
 from moderation.checkpoints import Classifier
 from moderation.embedded.models import load_embedded
+from wardgate.cache import default_cache_dir
 
 
 @pytest.fixture(scope="session")
 def cache_dir() -> Path:
     """Where converted models live: the user's own cache, so that a second run is quick."""
-    return Path(os.environ.get("WARDGATE_CACHE_DIR", Path.home() / ".cache" / "wardgate"))
+    return default_cache_dir()
 
 
 @pytest.fixture(scope="session")

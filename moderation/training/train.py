@@ -14,6 +14,7 @@ import math
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -152,14 +153,15 @@ def _backward(
         )
         margins = answer_margins(model, [prompt for prompt, _ in rows], yes_no)
         loss = nn.functional.binary_cross_entropy_with_logits(margins, labels, reduction="sum")
-        (loss / num_answers).backward()
+        torch.autograd.backward(loss / num_answers)
         total += loss.item()
     return total / max(num_answers, 1), num_answers
 
 
 def answer_margins(model: nn.Module, prompts: list[JudgePrompt], yes_no: Tensor) -> Tensor:
     """Logit of Yes minus logit of No for every leaf, ``(Q,)`` float32: P(Yes) is its sigmoid."""
-    causal_lm = model.get_base_model() if isinstance(model, PeftModel) else model
+    # nn.Module types its attributes as Tensor | Module
+    causal_lm: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     packed = pack(prompts, window=causal_lm.config.sliding_window)
     device = yes_no.device
     hidden = causal_lm.model(
@@ -170,7 +172,8 @@ def answer_margins(model: nn.Module, prompts: list[JudgePrompt], yes_no: Tensor)
     ).last_hidden_state  # (B, T, D)
     picked = hidden[packed.rows.to(device), packed.answers.to(device)].float()  # (Q, D)
     head = causal_lm.lm_head.weight[yes_no].float()  # (2, D)
-    return picked @ (head[0] - head[1])
+    margins: Tensor = picked @ (head[0] - head[1])
+    return margins
 
 
 def render(builder: PromptBuilder, example: Example) -> JudgePrompt:
@@ -209,7 +212,7 @@ def _save(
     state = {"step": step, "masters": masters, "optimizer": optimizer.state_dict()}
     torch.save(state, out / "state.part")
     os.replace(out / "state.part", out / "state.pt")  # a kill leaves the last whole state
-    model.save_pretrained(out / "adapter")
+    model.save_pretrained(str(out / "adapter"))
 
 
 def _resume(out: Path, masters: list[Tensor], optimizer: torch.optim.Optimizer) -> int:
