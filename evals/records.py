@@ -17,6 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from moderation.content import Content
 from policies import Surface
 
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+"""Unlike `str` alone, a string with bounds is refused with a lone surrogate, which no file holds;
+a text may have one, and is then a record that cannot be scored."""
+
 
 class RecordError(Exception):
     """A data file that breaks the record format."""
@@ -30,7 +34,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    id: Annotated[str, Field(min_length=1, max_length=200)]
+    id: Name
     """Unique in its file."""
     text: str
     """What is judged."""
@@ -38,10 +42,10 @@ class Record(BaseModel):
     """Who wrote it: a user's text is judged as a prompt, a model's as a response."""
     prompt: str | None = None
     """For a response: the prompt that it answers."""
-    labels: dict[Annotated[str, Field(min_length=1)], bool]
+    labels: dict[Name, bool]
     """Whether each policy is violated; a missing policy is unknown."""
-    lang: str | None = None
-    source: str | None = None
+    lang: Name | None = None
+    source: Name | None = None
     licence: str | None = None
     split: str | None = None
     label_origin: str | None = None
@@ -52,7 +56,7 @@ class Record(BaseModel):
     def _fits_together(self) -> Self:
         if self.role == "user" and self.prompt is not None:
             raise ValueError("'prompt' is what a response answers; a user's record has none")
-        if not self.id.isprintable():  # lone surrogates too, which no file can hold
+        if not self.id.isprintable():
             raise ValueError("'id' has characters that cannot be printed")
         return self
 

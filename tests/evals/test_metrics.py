@@ -1,0 +1,204 @@
+"""Each number against its definition, written out slowly; ties included."""
+
+import math
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from evals.metrics import (
+    Bools,
+    Counts,
+    Floats,
+    Interval,
+    au_prc,
+    auroc,
+    best_f1,
+    bootstrap,
+    count,
+    wilson,
+)
+
+Labelled = list[tuple[bool, float]]
+
+# few distinct scores make ties; the rest are any floats
+SCORES = st.one_of(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.floats(0, 1))
+ROWS = st.lists(st.tuples(st.booleans(), SCORES), min_size=1, max_size=40)
+BOTH = ROWS.filter(lambda rows: len({label for label, _ in rows}) == 2)
+
+
+def arrays(rows: Labelled) -> tuple[Bools, Floats]:
+    labels, scores = zip(*rows, strict=True)
+    return np.array(labels, dtype=np.bool_), np.array(scores, dtype=np.float64)
+
+
+def flag(rows: Labelled, threshold: float) -> tuple[int, int, int, int]:
+    """tp, fp, fn, tn, counted one row at a time."""
+    tp = fp = fn = tn = 0
+    for label, score in rows:
+        if score >= threshold:
+            tp, fp = tp + label, fp + (not label)
+        else:
+            fn, tn = fn + label, tn + (not label)
+    return tp, fp, fn, tn
+
+
+def naive_average_precision(rows: Labelled) -> float:
+    """Precision at each distinct score, weighted by the recall gained there."""
+    area, recall_before = 0.0, 0.0
+    for threshold in sorted({score for _, score in rows}, reverse=True):
+        tp, fp, fn, _ = flag(rows, threshold)
+        recall = tp / (tp + fn)
+        area += (recall - recall_before) * tp / (tp + fp)
+        recall_before = recall
+    return area
+
+
+def naive_auroc(rows: Labelled) -> float:
+    """Over all pairs of a positive and a negative."""
+    positives = [score for label, score in rows if label]
+    negatives = [score for label, score in rows if not label]
+    won = [(p > n) + (p == n) / 2 for p, n in product(positives, negatives)]
+    return sum(won) / len(won)
+
+
+def naive_f1(tp: int, fp: int, fn: int) -> float:
+    if tp == 0:
+        return 0.0
+    precision, recall = tp / (tp + fp), tp / (tp + fn)
+    return 2 * precision * recall / (precision + recall)
+
+
+@given(rows=BOTH)
+def test_au_prc_is_precision_weighted_by_gained_recall(rows: Labelled) -> None:
+    assert au_prc(*arrays(rows)) == pytest.approx(naive_average_precision(rows))
+
+
+@given(rows=BOTH)
+def test_auroc_is_the_share_of_pairs_in_order_with_ties_half(rows: Labelled) -> None:
+    assert auroc(*arrays(rows)) == pytest.approx(naive_auroc(rows))
+
+
+@given(rows=BOTH)
+def test_best_f1_is_the_highest_over_all_distinct_scores(rows: Labelled) -> None:
+    found = best_f1(*arrays(rows))
+    tried = {
+        threshold: naive_f1(*flag(rows, threshold)[:3])
+        for threshold in {score for _, score in rows}
+    }
+    assert found is not None
+    assert found.f1 == pytest.approx(max(tried.values()))
+    assert tried[found.threshold] == pytest.approx(found.f1)
+    better_or_equal = [t for t, f1 in tried.items() if f1 > found.f1 - 1e-12]
+    assert found.threshold == max(better_or_equal)
+
+
+@given(rows=ROWS, threshold=SCORES)
+def test_counts_and_their_rates_are_those_of_flagging_row_by_row(
+    rows: Labelled, threshold: float
+) -> None:
+    labels, scores = arrays(rows)
+    counts = count(labels, scores >= threshold)
+    tp, fp, fn, tn = flag(rows, threshold)
+    assert counts == Counts(tp=tp, fp=fp, fn=fn, tn=tn)
+    assert counts.f1 == (pytest.approx(naive_f1(tp, fp, fn)) if tp + fn else None)
+    assert counts.fpr == (fp / (fp + tn) if fp + tn else None)
+    assert counts.precision == (tp / (tp + fp) if tp + fp else None)
+    assert counts.recall == (tp / (tp + fn) if tp + fn else None)
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_one_class_alone_has_no_curve(label: bool) -> None:
+    labels, scores = arrays([(label, 0.2), (label, 0.8)])
+    assert au_prc(labels, scores) is None
+    assert auroc(labels, scores) is None
+    assert best_f1(labels, scores) is None
+    with pytest.raises(ValueError, match="needs positives and negatives"):
+        bootstrap(labels, scores, scores >= 0.5, seed=0)
+
+
+def slow_bootstrap(
+    rows: Labelled, threshold: float, drawn: Sequence[Sequence[int]]
+) -> dict[str, list[float]]:
+    """Every metric of every given resample, from the naive definitions."""
+    found: dict[str, list[float]] = {}
+    for indices in drawn:
+        sample = [rows[index] for index in indices]
+        tried = [naive_f1(*flag(sample, t)[:3]) for t in {score for _, score in sample}]
+        for name, value in {
+            "au_prc": naive_average_precision(sample),
+            "auroc": naive_auroc(sample),
+            "f1_best": max(tried),
+            "f1_at_threshold": naive_f1(*flag(sample, threshold)[:3]),
+        }.items():
+            found.setdefault(name, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.9, 2.0])
+def test_the_fast_bootstrap_agrees_with_resampling_rows(threshold: float) -> None:
+    rng = np.random.default_rng(3)
+    rows = [
+        (bool(i % 3 == 0), round(float(rng.uniform(0, 0.7) + 0.3 * (i % 3 == 0)), 1))
+        for i in range(60)
+    ]
+    positives = [i for i, (label, _) in enumerate(rows) if label]
+    negatives = [i for i, (label, _) in enumerate(rows) if not label]
+    drawn = [
+        [*rng.choice(positives, len(positives)), *rng.choice(negatives, len(negatives))]
+        for _ in range(2000)
+    ]
+    slow = slow_bootstrap(rows, threshold, drawn)
+    labels, scores = arrays(rows)
+    fast = bootstrap(labels, scores, scores >= threshold, seed=1, resamples=2000)
+    assert fast.keys() == slow.keys()
+    for name, values in slow.items():
+        low, high = np.quantile(values, [0.025, 0.975])
+        assert fast[name].low == pytest.approx(low, abs=0.02), name
+        assert fast[name].high == pytest.approx(high, abs=0.02), name
+
+
+@settings(deadline=None, max_examples=30)
+@given(rows=BOTH, seed=st.integers(0, 1000))
+def test_a_bootstrap_interval_is_ordered_within_bounds_and_repeatable(
+    rows: Labelled, seed: int
+) -> None:
+    labels, scores = arrays(rows)
+    first = bootstrap(labels, scores, scores >= 0.5, seed=seed, resamples=150)
+    assert first == bootstrap(labels, scores, scores >= 0.5, seed=seed, resamples=150)
+    for interval in first.values():
+        assert 0 <= interval.low <= interval.high <= 1 + 1e-12
+
+
+def test_a_perfect_scorer_is_perfect_in_every_resample() -> None:
+    labels, scores = arrays([(True, 0.9)] * 5 + [(False, 0.1)] * 7)
+    found = bootstrap(labels, scores, scores >= 0.5, seed=0)
+    assert set(found.values()) == {Interval(1.0, 1.0)}
+
+
+def test_resamples_keep_the_number_of_positives() -> None:
+    """An unstratified bootstrap of 1 positive in 50 would often have none."""
+    labels, scores = arrays([(True, 0.9)] + [(False, 0.1)] * 49)
+    assert bootstrap(labels, scores, scores >= 0.5, seed=0)["au_prc"] == Interval(1.0, 1.0)
+
+
+@given(trials=st.integers(1, 500), data=st.data())
+def test_wilson_bounds_are_where_the_normal_test_just_rejects(
+    trials: int, data: st.DataObject
+) -> None:
+    successes = data.draw(st.integers(0, trials))
+    interval = wilson(successes, trials)
+    assert interval is not None
+    rate = successes / trials
+    assert 0 <= interval.low <= rate <= interval.high <= 1
+    for bound in (interval.low, interval.high):
+        assume(0 < bound < 1)
+        z = abs(rate - bound) / math.sqrt(bound * (1 - bound) / trials)
+        assert z == pytest.approx(1.959964, rel=1e-4)
+
+
+def test_no_trials_have_no_interval() -> None:
+    assert wilson(0, 0) is None
