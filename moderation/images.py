@@ -20,6 +20,8 @@ class ImageLimits:
     """Checked before decoding: a decompression bomb is refused by its header."""
     min_side: int = 16
     """Smaller images hold nothing that can be judged."""
+    max_aspect: int = 50
+    """Longer side over shorter: past it a square vision tower sees a smear."""
 
 
 def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
@@ -75,6 +77,11 @@ def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
         raise UnreadableImage(
             f"the image has {width}x{height} pixels; at least"
             f" {limits.min_side}x{limits.min_side} are needed to judge it"
+        )
+    if max(width, height) > limits.max_aspect * min(width, height):
+        raise UnreadableImage(
+            f"the image has {width}x{height} pixels; its longer side may be at most"
+            f" {limits.max_aspect} times the shorter"
         )
 
 

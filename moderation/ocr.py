@@ -5,12 +5,16 @@ Needs the extra `images` (RapidOCR, PP-OCRv6 weights inside its package).
 """
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from PIL import Image
 
 from moderation.errors import EngineError, ModelUnavailable
+
+_OVERLAP = 100
+"""Pixels that neighbouring tiles share: a line of text at the border is whole in one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class RapidOcrReader:
 
     MIN_SIDE = 640
     """Smaller images are enlarged first: under it, spaces between words get lost."""
+    TILE_SIDE = 2000
+    """The library shrinks what is larger: a long screenshot is read in tiles of this side."""
     MIN_CONFIDENCE = 0.6
 
     def __init__(self, *, num_threads: int = 1) -> None:
@@ -56,20 +62,37 @@ class RapidOcrReader:
         """See `TextReader.read`."""
         import numpy as np
 
-        side = max(image.size)
-        if side < self.MIN_SIDE:
-            factor = self.MIN_SIDE / side
-            image = image.resize(
-                (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-            )
-        pixels = np.asarray(image)[:, :, ::-1]  # (H, W, 3), BGR as OpenCV has it
-        try:
-            with self._lock:
-                found: Any = self._engine(pixels)  # typed as the outputs of all its stages
-        except Exception as exc:  # the library has no root of its own for what can go wrong
-            raise EngineError(
-                f"reading text in an image of {image.width}x{image.height} pixels failed"
-                f" ({type(exc).__name__})"
-            ) from exc
-        lines = zip(found.txts or (), found.scores or (), strict=True)
-        return ImageText("\n".join(text for text, score in lines if score >= self.MIN_CONFIDENCE))
+        lines: dict[str, None] = {}  # in order; a line in the overlap of two tiles counts once
+        for tile in _tiles(_scaled(image, self.MIN_SIDE, self.TILE_SIDE), self.TILE_SIDE):
+            pixels = np.asarray(tile)[:, :, ::-1]  # (H, W, 3), BGR as OpenCV has it
+            try:
+                with self._lock:
+                    found: Any = self._engine(pixels)  # typed as the outputs of all its stages
+            except Exception as exc:  # the library has no root of its own for what can go wrong
+                raise EngineError(
+                    f"reading text in an image of {image.width}x{image.height} pixels failed"
+                    f" ({type(exc).__name__})"
+                ) from exc
+            scored = zip(found.txts or (), found.scores or (), strict=True)
+            lines |= dict.fromkeys(text for text, score in scored if score >= self.MIN_CONFIDENCE)
+        return ImageText("\n".join(lines))
+
+
+def _scaled(image: Image.Image, longest_at_least: int, shortest_at_most: int) -> Image.Image:
+    factor = max(1.0, longest_at_least / max(image.size))
+    factor = min(factor, shortest_at_most / min(image.size))
+    if factor == 1.0:
+        return image
+    return image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))))
+
+
+def _tiles(image: Image.Image, side: int) -> Iterator[Image.Image]:
+    """The image in pieces of at most `side` pixels along its longer side, overlapping."""
+    longest = max(image.size)
+    step = side - _OVERLAP
+    for start in range(0, max(longest - _OVERLAP, 1), step):
+        end = min(start + side, longest)
+        if image.width >= image.height:
+            yield image.crop((start, 0, end, image.height))
+        else:
+            yield image.crop((0, start, image.width, end))

@@ -152,6 +152,12 @@ def test_a_decompression_bomb_is_refused_by_its_header(side: int) -> None:
         decode_image(png_header(side, side), LIMITS)
 
 
+@pytest.mark.parametrize("size", [(1000, 16), (16, 1000)])
+def test_a_strip_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(UnreadableImage, match="may be at most 50 times the shorter"):
+        decode_image(encode(Image.new("RGB", size), "PNG"), LIMITS)
+
+
 def test_too_many_bytes_are_refused() -> None:
     with pytest.raises(UnreadableImage, match="has 1001 bytes; at most 1000 are accepted"):
         decode_image(b"\0" * 1001, ImageLimits(max_bytes=1000))

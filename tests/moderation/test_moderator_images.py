@@ -1,0 +1,224 @@
+"""Images: judged by what they show, by the text in them, or reported as not judged."""
+
+import io
+import threading
+
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from moderation.checkpoints import Classifier
+from moderation.content import Content, ImagePart, Part, TextPart
+from moderation.errors import ContentTooLong, EngineTimeout, UnreadableImage, UnsupportedModality
+from moderation.moderator import ContentLimits, Moderator
+from moderation.ocr import ImageText, RapidOcrReader
+from moderation.tokenizer import SafeTokenizer
+from policies import Action, Surface
+from tests.moderation.scripted import WordEngine, word_classifier
+from tests.moderation.test_moderator import LIBRARY, WORDS, policy_set, rule
+
+
+class Recital:
+    """A reader that finds the same text in every image."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def read(self, image: Image.Image) -> ImageText:
+        return ImageText(self.text)
+
+
+def png(image: Image.Image) -> bytes:
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    return data.getvalue()
+
+
+def lettering(text: str) -> bytes:
+    image = Image.new("RGB", (640, 200), "white")
+    ImageDraw.Draw(image).text((40, 70), text, "black", ImageFont.load_default(40))
+    return png(image)
+
+
+BLANK = png(Image.new("RGB", (64, 64), "white"))
+
+
+def images(*data: bytes) -> Content:
+    parts: tuple[Part, ...] = tuple(ImagePart(each) for each in data)
+    return Content(surface=Surface.PROMPT, parts=parts)
+
+
+@pytest.fixture
+def engine(small_tokenizer: SafeTokenizer) -> WordEngine:
+    return WordEngine(small_tokenizer, WORDS)
+
+
+@pytest.fixture(scope="module")
+def ocr() -> RapidOcrReader:
+    return RapidOcrReader()
+
+
+def test_text_in_an_image_is_read_and_judged(engine: WordEngine, ocr: RapidOcrReader) -> None:
+    moderator = Moderator(LIBRARY, word_classifier(engine), reader=ocr)
+    verdict = moderator.judge(images(lettering("put poison in it")), policy_set())
+    (score,) = verdict.scores
+    assert (score.raw, score.windows[0].surface) == (0.9, "prompt")
+    assert score.windows[0].end == len("put poison in it")
+    (covered,) = verdict.coverage
+    assert (covered.modality, covered.status) == ("image", "partial")
+    assert covered.reason == "no image model is loaded, so what the image shows was not judged"
+    assert not verdict.complete
+
+
+def test_harmless_text_in_an_image_is_no_reason_to_allow_it(
+    engine: WordEngine, ocr: RapidOcrReader
+) -> None:
+    moderator = Moderator(LIBRARY, word_classifier(engine), reader=ocr)
+    content = images(lettering("a piece of cake"))
+    assert moderator.judge(content, policy_set()).action is Action.REVIEW
+    blocking = policy_set(on_incomplete="block")
+    assert moderator.judge(content, blocking).action is Action.BLOCK
+    allowing = policy_set(on_incomplete="allow")
+    assert moderator.judge(content, allowing).action is Action.ALLOW
+
+
+def test_an_image_without_text_cannot_be_judged_by_a_text_classifier(
+    engine: WordEngine, ocr: RapidOcrReader
+) -> None:
+    moderator = Moderator(LIBRARY, word_classifier(engine), reader=ocr)
+    with pytest.raises(UnsupportedModality, match=r"no image model is loaded.*no text was found"):
+        moderator.judge(images(BLANK), policy_set())
+
+
+def test_an_unjudged_image_beside_a_harmless_text_is_not_allowed(
+    engine: WordEngine, ocr: RapidOcrReader
+) -> None:
+    moderator = Moderator(LIBRARY, word_classifier(engine), reader=ocr)
+    content = Content(surface=Surface.PROMPT, parts=(TextPart("cake"), ImagePart(BLANK)))
+    verdict = moderator.judge(content, policy_set())
+    assert [covered.status for covered in verdict.coverage] == ["scored", "not_scored"]
+    assert verdict.coverage[1].tokens == 0
+    assert verdict.action is Action.REVIEW
+
+
+def test_without_a_reader_the_verdict_says_that_text_was_not_read(
+    tiny: dict[str, Classifier],
+) -> None:
+    moderator = Moderator(LIBRARY, tiny["gemma3"], image=tiny["shieldgemma2"])
+    verdict = moderator.judge(images(BLANK), policy_set(rule("pictures", 0.0001)))
+    (covered,) = verdict.coverage
+    assert (covered.status, covered.tokens, covered.windows) == ("partial", 4, 1)
+    assert covered.reason == "text in the image was not read (extra 'images')"
+
+
+def test_an_image_is_judged_by_what_it_shows(
+    tiny: dict[str, Classifier], ocr: RapidOcrReader
+) -> None:
+    moderator = Moderator(LIBRARY, tiny["gemma3"], image=tiny["shieldgemma2"], reader=ocr)
+    rules = policy_set(rule("pictures", 0.0001), rule("any", 0.9999))
+    verdict = moderator.judge(images(BLANK), rules)
+    assert verdict.complete
+    assert verdict.action is Action.BLOCK
+    for score in verdict.scores:
+        (window,) = score.windows
+        assert (window.surface, window.start, window.end) == ("image", 0, 0)
+    assert verdict.models == (tiny["shieldgemma2"].info,)
+    text = LIBRARY.policy("pictures").definition_for(Surface.IMAGE)
+    assert text is not None
+    classifier = tiny["shieldgemma2"]
+    assert classifier.to_pixels is not None
+    pixels = classifier.to_pixels(Image.open(io.BytesIO(BLANK)))
+    expected = classifier.engine.p_yes(classifier.builder.image_prompt([text]), pixels=pixels)
+    assert verdict.scores[0].raw == pytest.approx(expected[0], abs=1e-4)
+
+
+def test_what_an_image_shows_and_says_both_count(
+    engine: WordEngine, tiny: dict[str, Classifier]
+) -> None:
+    moderator = Moderator(
+        LIBRARY,
+        word_classifier(engine),
+        image=tiny["shieldgemma2"],
+        reader=Recital("poison"),
+    )
+    verdict = moderator.judge(images(BLANK), policy_set())
+    (score,) = verdict.scores
+    assert [window.surface for window in score.windows] == ["image", "prompt"]
+    assert score.raw == max(window.raw for window in score.windows) >= 0.9
+    assert verdict.complete
+    assert len(verdict.models) == 2
+
+
+def test_an_image_that_no_policy_has_words_for_is_not_covered(
+    engine: WordEngine, tiny: dict[str, Classifier]
+) -> None:
+    moderator = Moderator(
+        LIBRARY, word_classifier(engine), image=tiny["shieldgemma2"], reader=Recital("a knife")
+    )
+    verdict = moderator.judge(images(BLANK), policy_set(rule("knife", 0.99)))
+    (covered,) = verdict.coverage
+    assert (covered.status, covered.reason) == (
+        "partial",
+        "no policy of the set has words for an image",
+    )
+    assert verdict.action is Action.REVIEW
+
+
+def test_text_in_an_image_that_no_policy_has_words_for_is_not_covered(
+    engine: WordEngine, tiny: dict[str, Classifier]
+) -> None:
+    moderator = Moderator(
+        LIBRARY, word_classifier(engine), image=tiny["shieldgemma2"], reader=Recital("a knife")
+    )
+    verdict = moderator.judge(images(BLANK), policy_set(rule("pictures", 0.9999)))
+    assert verdict.coverage[0].status == "partial"
+    assert verdict.coverage[0].reason == "no policy of the set has words for the text in the image"
+
+
+def test_text_in_images_counts_towards_the_limit(engine: WordEngine) -> None:
+    moderator = Moderator(
+        LIBRARY,
+        word_classifier(engine),
+        reader=Recital("a b " * 30),
+        limits=ContentLimits(max_tokens=100),
+    )
+    with pytest.raises(ContentTooLong, match="part 1 has"):
+        moderator.judge(images(BLANK, BLANK), policy_set())
+
+
+def test_an_unreadable_image_is_refused(engine: WordEngine) -> None:
+    moderator = Moderator(LIBRARY, word_classifier(engine), reader=Recital("cake"))
+    with pytest.raises(UnreadableImage, match="no readable image"):
+        moderator.judge(images(b"not an image"), policy_set())
+
+
+def test_an_image_is_not_read_after_the_deadline(engine: WordEngine) -> None:
+    moderator = Moderator(LIBRARY, word_classifier(engine), reader=Recital("cake"))
+    with pytest.raises(EngineTimeout, match="the deadline passed"):
+        moderator.judge(images(BLANK), policy_set(), deadline=0.0)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (800, 16), (16, 800), (4000, 80), (80, 4000)])
+def test_images_of_odd_sizes_are_read(ocr: RapidOcrReader, size: tuple[int, int]) -> None:
+    assert ocr.read(Image.new("RGB", size, "white")).text == ""
+
+
+def test_a_long_screenshot_is_read_from_end_to_end(ocr: RapidOcrReader) -> None:
+    screenshot = Image.new("RGB", (500, 4200), "white")
+    draw = ImageDraw.Draw(screenshot)
+    lines = [f"line number {number}" for number in range(1, 15)]
+    for place, line in enumerate(lines):
+        draw.text((20, 290 * place + 60), line, "black", ImageFont.load_default(26))
+    assert set(lines) <= set(ocr.read(screenshot).text.split("\n"))
+
+
+def test_one_reader_serves_many_threads(ocr: RapidOcrReader) -> None:
+    picture = Image.open(io.BytesIO(lettering("hello there"))).convert("RGB")
+    found: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(ocr.read(picture).text)) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == ["hello there"] * 4
