@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from moderation.errors import EngineError, ModelUnavailable
 
 _OVERLAP = 100
 """Pixels that neighbouring tiles share: a line of text at the border is whole in one of them."""
+_MAX_ASPECT = 4
+"""Longer side over shorter of what is given to the library; narrower tiles get a white margin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,12 @@ def _tiles(image: Image.Image, side: int) -> Iterator[Image.Image]:
     for start in range(0, max(longest - _OVERLAP, 1), step):
         end = min(start + side, longest)
         if image.width >= image.height:
-            yield image.crop((start, 0, end, image.height))
+            tile = image.crop((start, 0, end, image.height))
         else:
-            yield image.crop((0, start, image.width, end))
+            tile = image.crop((0, start, image.width, end))
+        # the library enlarges a narrow image until its shorter side has hundreds of pixels: a
+        # strip of 16x800 would take a minute
+        shortest = max(tile.size) // _MAX_ASPECT
+        yield ImageOps.pad(
+            tile, (max(tile.width, shortest), max(tile.height, shortest)), color="white"
+        )
