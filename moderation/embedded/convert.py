@@ -10,13 +10,8 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-
-
-def main() -> None:
-    """Converts `argv[1]` into the existing directory `argv[2]`."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    write_checkpoint(Path(sys.argv[1]), Path(sys.argv[2]))
 
 
 def write_checkpoint(gguf: Path, out: Path) -> None:
@@ -46,6 +41,12 @@ def write_checkpoint(gguf: Path, out: Path) -> None:
     (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
     _say("converting the tokenizer")
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(out)
+
+
+def main(write: Callable[[Path, Path], None] = write_checkpoint) -> None:
+    """Converts `argv[1]` into the existing directory `argv[2]`; ends when the parent does."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    write(Path(sys.argv[1]), Path(sys.argv[2]))
 
 
 def _say(what: str) -> None:
