@@ -143,6 +143,7 @@ def test_a_journal_cut_off_at_any_byte_is_resumed_to_the_same_results(
     run_plan(scripted_moderator(folder / "calls"), plan_for(finished / "data.jsonl", folder))
 
     assert len(calls_in(folder / "calls")) == 6 - kept.count(b"\n")
+    assert sorted(entry.id for entry in entries_of(folder)) == [f"r-00{i}" for i in range(6)]
     assert results_of(folder) == results_of(finished / "out")
 
 
