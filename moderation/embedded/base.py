@@ -68,7 +68,7 @@ def write_in_child(gguf: Path, out: Path, report: Report) -> None:
     if status < 0:
         raise ModelUnavailable(
             f"converting Gemma 3 270M was killed by signal {-status}; if that was for lack of"
-            " memory: it needs 3 GB, once"
+            " memory: it needs 1.2 GB, once"
         )
     if status > 0:
         lines = log.read_text(errors="replace").strip().splitlines() or ["no message"]
