@@ -166,6 +166,11 @@ def _library() -> PolicyLibrary:
         PolicySet(id="closed", version=1, policies=rules(), on_error="block"),
         PolicySet(id="opened", version=1, policies=rules(), on_error="allow"),
         PolicySet(id="flagging", version=1, policies=rules(Action.FLAG)),
+        PolicySet(
+            id="shadowing",
+            version=1,
+            policies=tuple(rule.model_copy(update={"mode": "shadow"}) for rule in rules()),
+        ),
         PolicySet(id="reviewing", version=1, policies=rules(Action.REVIEW)),
     ]
     return replace(built_in, sets={**built_in.sets, **{item.id: item for item in more}})
@@ -234,7 +239,7 @@ def serving_runtime(
     assert not thread.is_alive(), "the server has to stop"
 
 
-def _wait_until(happened: Callable[[], bool], *, timeout_s: float = 15.0) -> None:
+def _wait_until(happened: Callable[[], bool], *, timeout_s: float = 30.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not happened():
         assert time.monotonic() < deadline, "waited too long"

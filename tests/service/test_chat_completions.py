@@ -252,23 +252,32 @@ def test_a_client_who_leaves_frees_the_generator(engine: ScriptedEngine, stream:
 
 
 def test_past_capacity_chats_get_429_and_the_metric_counts_them(engine: ScriptedEngine) -> None:
-    hold = threading.Event()
+    hold, begun = threading.Event(), threading.Event()
 
     def wait(_: int) -> None:
-        hold.wait(10)
+        begun.set()
+        hold.wait(30)
 
     generator = RecitingGenerator(before_piece=wait)
     with serving_runtime(scripted_moderator(engine), generator, generation_queue_capacity=1) as (
         url,
         runtime,
     ):
+
+        def depth() -> float | None:
+            return runtime.metrics.registry.get_sample_value(
+                "wardgate_queue_depth", {"queue": "generator"}
+            )
+
         answers: list[httpx.Response] = []
         threads = []
         for number in range(2):
             body = chat_body(f"Hi {number}")
             threads.append(threading.Thread(target=lambda b=body: answers.append(complete(url, b))))
             threads[-1].start()
-            wait_until(lambda n=number: runtime._generator_worker.depth == n + 1)  # type: ignore[misc]
+            # the second has to find the first running, not waiting
+            assert begun.wait(15)
+            wait_until(lambda n=number: depth() == n + 1)  # type: ignore[misc]
         refused = complete(url, chat_body("Hi 2"))
         metrics = httpx.get(f"{url}/metrics").text
         hold.set()

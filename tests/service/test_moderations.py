@@ -158,6 +158,15 @@ def test_the_surface_picks_the_words_and_a_response_has_context(url: str) -> Non
     assert result["wardgate"]["scores"][0]["windows"][0]["surface"] == "response"
 
 
+def test_a_policy_in_shadow_is_scored_and_flags_nothing() -> None:
+    moderator = scripted_moderator(ScriptedEngine(bad_is_bad))
+    with serving(moderator, policy_set="shadowing") as shadowing:
+        (result,) = results(shadowing, "BAD")
+    assert result["flagged"] is False
+    assert result["categories"]["harassment"] is False
+    assert result["category_scores"]["harassment"] == 1.0
+
+
 def test_models_are_listed(url: str) -> None:
     body = httpx.get(f"{url}/v1/models").json()
     assert [model["id"] for model in body["data"]] == ["embedded"]
