@@ -11,10 +11,11 @@ import math
 import random
 import string
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 
@@ -97,6 +98,37 @@ def ordinary_records() -> list[Record]:
     return records
 
 
+def contrast_records() -> list[Record]:
+    """The written violations of `contrast.yaml`, labelled for every policy that is not open."""
+    spec = _read_yaml("contrast.yaml")
+    records = []
+    for group in spec["groups"]:
+        labels = {
+            policy_id: policy_id in (*group["violated"], "any_harm")
+            for policy_id in POLICY_WEIGHTS
+            if policy_id not in group["open"]
+        }
+        if group["violated"] == ["prompt_injection"]:
+            del labels["any_harm"]  # some override instructions without doing harm
+        for template in group["texts"]:
+            for text in _fill(template, spec["slots"]):
+                records.append(Record("contrast", Surface.PROMPT, text, None, labels))
+    return records
+
+
+def stage_sampler(
+    data: Path, library: PolicyLibrary, *, seed: int, contrast_weight: float
+) -> "Sampler":
+    """What one stage of training draws from: the licensed records and the written ones.
+
+    A `contrast_weight` of 0 leaves the contrast records out.
+    """
+    records = [*read_records(data), *ordinary_records()]
+    if contrast_weight:
+        records += contrast_records()
+    return Sampler(records, library, seed=seed, source_weights={"contrast": contrast_weight})
+
+
 class Sampler:
     """Draws examples, evenly over policies and labels and by the root of a source's size.
 
@@ -104,8 +136,17 @@ class Sampler:
     parallel run see the examples that one uninterrupted process would have seen.
     """
 
-    def __init__(self, records: Iterable[Record], library: PolicyLibrary, *, seed: int) -> None:
+    def __init__(
+        self,
+        records: Iterable[Record],
+        library: PolicyLibrary,
+        *,
+        seed: int,
+        source_weights: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """`source_weights` multiplies how often a source is drawn; 1 where it says nothing."""
         self._seed = seed
+        self._source_weights = source_weights
         self._library = library
         self._wordings = _read_yaml("wordings.yaml")
         pools: dict[tuple[str, bool], dict[str, list[Record]]] = defaultdict(
@@ -125,7 +166,10 @@ class Sampler:
         rng = random.Random(f"{self._seed}/{index}")
         first = rng.choices(list(POLICY_WEIGHTS), list(POLICY_WEIGHTS.values()))[0]
         sources = self._pools[first, rng.random() < 0.5]
-        weights = [math.sqrt(len(records)) for records in sources.values()]
+        weights = [
+            self._source_weights.get(source, 1.0) * math.sqrt(len(records))
+            for source, records in sources.items()
+        ]
         record = rng.choice(sources[rng.choices(list(sources), weights)[0]])
         others = [
             policy_id

@@ -15,7 +15,7 @@ from moderation.checkpoints import load_checkpoint
 from moderation.embedded.base import ensure_base
 from moderation.embedded.models import ADAPTER, GOLDEN, TRAINING_RECORD, WINDOW_TOKENS
 from moderation.golden import score_case
-from moderation.training.data import Sampler, ordinary_records, read_records
+from moderation.training.data import stage_sampler
 from policies import Surface, load_library
 
 _GOLDEN_TEXTS = (
@@ -30,15 +30,18 @@ _GOLDEN_TEXTS = (
 def main() -> None:
     """Reads the command line and writes the package's files."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="folder of the finished run")
+    parser.add_argument(
+        "--runs", type=Path, nargs="+", required=True, help="folders of the stages, last one last"
+    )
     parser.add_argument("--data", type=Path, required=True, help="the records it was trained on")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "wardgate")
     args = parser.parse_args()
     ADAPTER.mkdir(exist_ok=True)
     for name in ("adapter_model.safetensors", "adapter_config.json"):
-        shutil.copyfile(args.run / "adapter" / name, ADAPTER / name)
+        shutil.copyfile(args.runs[-1] / "adapter" / name, ADAPTER / name)
     _write_golden(args.cache)
-    _write_record(args.run, args.data)
+    stages = [_stage_record(run, args.data) for run in args.runs]
+    TRAINING_RECORD.write_text(json.dumps({"stages": stages}, indent=1) + "\n", encoding="utf-8")
 
 
 def _write_golden(cache: Path) -> None:
@@ -62,13 +65,16 @@ def _write_golden(cache: Path) -> None:
     GOLDEN.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _write_record(run: Path, data: Path) -> None:
-    """What the adapter was trained on: arguments, and how often each source was seen."""
+def _stage_record(run: Path, data: Path) -> dict[str, object]:
+    """What one stage was trained on: arguments, and how often each source was seen."""
     arguments = json.loads((run / "arguments.json").read_text())
     last = (run / "log.jsonl").read_text().splitlines()[-1]  # a resumed run repeats some lines
     steps = json.loads(last)["step"] + 1
-    sampler = Sampler(
-        [*read_records(data), *ordinary_records()], load_library(), seed=arguments["seed"]
+    sampler = stage_sampler(
+        data,
+        load_library(),
+        seed=arguments["seed"],
+        contrast_weight=arguments["contrast_weight"],
     )
     examples = [sampler.draw(i) for i in range(steps * arguments["batch"])]
     seen = Counter(example.record.source for example in examples)
@@ -77,13 +83,12 @@ def _write_record(run: Path, data: Path) -> None:
         for example in examples
         for question in example.questions
     )
-    record = {
+    return {
         "arguments": arguments,
         "steps": steps,
         "contents_by_source": dict(seen.most_common()),
         "questions": dict(sorted(asked.items())),
     }
-    TRAINING_RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

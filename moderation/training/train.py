@@ -26,7 +26,7 @@ from moderation.embedded.base import REVISION, ensure_base
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
 from moderation.tokenizer import SafeTokenizer
-from moderation.training.data import Example, Sampler, ordinary_records, read_records
+from moderation.training.data import Example, stage_sampler
 from moderation.training.packing import pack
 from policies import Surface, load_library
 
@@ -41,6 +41,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "wardgate")
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--init", type=Path, help="begin with the adapter of this finished run")
+    parser.add_argument(
+        "--contrast-weight", type=float, default=6.0, help="of the contrast records; 0 without"
+    )
     parser.add_argument("--batch", type=int, default=16, help="contents a step, all processes")
     parser.add_argument("--rank", type=int, default=16, help="LoRA rank")
     parser.add_argument("--lr", type=float, default=4e-4)
@@ -67,13 +71,17 @@ def train(args: argparse.Namespace) -> None:
     tokenizer = SafeTokenizer((base / "tokenizer.json").read_text(encoding="utf-8"))
     builder = PromptBuilder(TEMPLATES["compact"], tokenizer)
     library = load_library()
-    sampler = Sampler([*read_records(args.data), *ordinary_records()], library, seed=args.seed)
+    sampler = stage_sampler(
+        args.data, library, seed=args.seed, contrast_weight=args.contrast_weight
+    )
     model = _adapted_model(base, args.rank, args.seed).to(device)
     trained = [p for p in model.parameters() if p.requires_grad]
     # The adapter computes in bfloat16 (float32 costs 1.3 to 1.8 times the time on a CPU), but
     # small updates would round away there, so the optimizer keeps float32 copies.
     masters = [parameter.detach().float().clone() for parameter in trained]
     optimizer = torch.optim.AdamW(masters, lr=args.lr, weight_decay=0.0)
+    if args.init is not None:
+        _begin_with(args.init, masters)
     first_step = _resume(args.out, masters, optimizer)
     _copy(masters, trained)
     yes_no = torch.tensor([tokenizer.token_id("Yes"), tokenizer.token_id("No")], device=device)
@@ -213,6 +221,14 @@ def _save(
     torch.save(state, out / "state.part")
     os.replace(out / "state.part", out / "state.pt")  # a kill leaves the last whole state
     model.save_pretrained(str(out / "adapter"))
+
+
+@torch.no_grad()
+def _begin_with(run: Path, masters: list[Tensor]) -> None:
+    """Takes over the adapter of a finished run; the optimizer starts anew."""
+    state = torch.load(run / "state.pt", weights_only=True)
+    for master, saved in zip(masters, state["masters"], strict=True):
+        master.copy_(saved)
 
 
 def _resume(out: Path, masters: list[Tensor], optimizer: torch.optim.Optimizer) -> int:

@@ -21,6 +21,7 @@ from moderation.training.data import (
     POLICY_WEIGHTS,
     Record,
     Sampler,
+    contrast_records,
     ordinary_records,
     read_records,
 )
@@ -198,6 +199,26 @@ def test_written_records_leave_no_slot_unfilled() -> None:
         assert set(record.labels) == set(POLICY_WEIGHTS)
         assert not any(record.labels.values())
         assert (record.prompt is not None) == (record.surface is Surface.RESPONSE)
+
+
+def test_contrast_records_say_no_for_the_policies_they_do_not_violate() -> None:
+    records = contrast_records()
+    assert len(records) > 200
+    for record in records:
+        assert not re.search(r"\{\w*\}", record.text), record.text
+    for policy_id in POLICY_WEIGHTS:
+        answers = [record.labels[policy_id] for record in records if policy_id in record.labels]
+        assert any(answers)
+        if policy_id != "any_harm":
+            assert not all(answers)
+
+
+def test_a_source_weight_draws_a_source_more_often(records: list[Record]) -> None:
+    def share(weight: float) -> int:
+        sampler = Sampler(records, load_library(), seed=3, source_weights={"two": weight})
+        return sum(sampler.draw(place).record.source == "two" for place in range(300))
+
+    assert share(8.0) > 2 * share(0.5)
 
 
 def test_wordings_leave_no_slot_unfilled(records: list[Record]) -> None:
