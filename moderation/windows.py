@@ -4,14 +4,10 @@ A window ends at the end of a sentence where one lies in its last quarter; conse
 share `overlap` tokens, so that what stands at a boundary is seen whole by one of them.
 """
 
-import re
 from dataclasses import dataclass
 
+from moderation.sentences import SENTENCE_END
 from moderation.tokenizer import Tokens
-
-_SENTENCE_END = re.compile(r"[.!?…][\"'”’»)\]]*(?=\s)|[。！？][”’」』）]*|\n")
-"""Ends before the white space that follows a full stop: a Gemma token holds the space in front of
-its word, so no token ends behind one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +34,7 @@ def split_windows(text: str, tokens: Tokens, *, size: int, overlap: int) -> list
         raise ValueError(f"window size {size} must be more than twice the overlap {overlap}")
     if len(tokens) <= size:
         return [Window(0, len(tokens), 0, len(text))]
-    ends = {match.end() for match in _SENTENCE_END.finditer(text)}
+    ends = {match.end() for match in SENTENCE_END.finditer(text)}
     windows = []
     first = 0
     while True:

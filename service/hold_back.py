@@ -4,9 +4,7 @@ Pure: knows neither classifier nor stream. The exposure is 0 characters by const
 text leaves only through `release`, which takes the length that was checked.
 """
 
-import re
-
-_SENTENCE_END = re.compile(r"[.!?…。！？][\"')\]]*\s|\n")
+from moderation.sentences import SENTENCE_END
 
 
 class HoldBack:
@@ -34,7 +32,7 @@ class HoldBack:
         stride = max(self._every, self.released // 3)
         if len(held) >= stride:
             return True
-        return len(held) * 2 >= stride and _SENTENCE_END.search(held) is not None
+        return len(held) * 2 >= stride and SENTENCE_END.search(held) is not None
 
     @property
     def holds_text(self) -> bool:
