@@ -98,7 +98,7 @@ def load_checkpoint(
         template: name of a template; the one that the architecture was trained with by default.
         window_tokens: content tokens of one call; what fits the context by default.
         adapter: a peft adapter to merge into the weights.
-        revision: what verdicts record; a hash of the configuration and adapter by default.
+        revision: what verdicts record; see `read_revision` for the default.
 
     Raises:
         ModelUnavailable: the files cannot be found or read.

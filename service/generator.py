@@ -17,7 +17,7 @@ from moderation.tokenizer import SafeTokenizer
 from moderation.weights import read_config, read_tokenizer, read_weights
 from service.chat import Chat
 from service.chat_format import ChatFormat, GemmaFormat, PlainFormat
-from service.generation import End, Piece
+from service.generation import End, FinishReason, Piece
 from service.sampling import Sampler
 from service.text_stream import TextStream
 
@@ -93,7 +93,7 @@ class GemmaGenerator:
                 return End("stop", 0)
             logits = self._forward(chunk, cache)
         count = 0
-        finish_reason = "length"
+        finish_reason: FinishReason = "length"
         while count < chat.max_tokens and not has_left():
             token = sampler.pick(logits)
             count += 1
@@ -109,7 +109,7 @@ class GemmaGenerator:
                 logits = self._forward(torch.tensor([[token]], device=self._device), cache)
         if text := stream.finish():
             emit(Piece(text, count))
-        return End("stop" if finish_reason == "stop" else "length", count)
+        return End(finish_reason, count)
 
     def _forward(self, ids: Tensor, cache: DynamicCache) -> Tensor:
         """Logits after the last of `ids` ``(1, T)``: ``(V,)``."""
