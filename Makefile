@@ -12,7 +12,7 @@ help:
 	@echo "make run    start the service with the embedded models"
 	@echo "make test   run all tests (under 15 minutes on two cores)"
 	@echo "make check  format, lint and types, as CI runs them"
-	@echo "make bench  the short benchmark (about 3 minutes)"
+	@echo "make bench  the short benchmark (a few minutes)"
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
