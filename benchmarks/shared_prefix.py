@@ -21,6 +21,7 @@ import torch
 import transformers
 
 from moderation.checkpoints import Classifier, preferred_dtype
+from moderation.embedded.base import EmbeddedBase
 from moderation.embedded.models import load_embedded
 from moderation.prompts import JudgePrompt
 from policies import Surface, load_library
@@ -42,7 +43,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     dtype = getattr(torch, args.dtype) if args.dtype else preferred_dtype("cpu")
-    classifier = load_embedded(args.cache, dtype=dtype)
+    classifier = load_embedded(EmbeddedBase(args.cache), dtype=dtype)
     result = measure(classifier, rounds=2 if args.short else 5)
     result["machine"] = f"{platform.machine()}, {args.threads} thread(s), {classifier.info.dtype}"
     result["versions"] = f"torch {torch.__version__}, transformers {transformers.__version__}"

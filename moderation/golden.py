@@ -13,7 +13,8 @@ from moderation.errors import ModelRefused
 from policies import Surface
 
 TOLERANCE = {"float32": 2e-3, "bfloat16": 6e-2}
-"""How far P(Yes) may be off. bfloat16: no two batch shapes agree better than about 2e-2."""
+"""How far P(Yes) of the same weights may be off, by dtype. bfloat16: no two batch shapes agree
+better than about 2e-2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +49,17 @@ def read_golden(path: Path) -> list[GoldenCase]:
         raise ModelRefused(f"the golden vectors {path} cannot be read: {exc}") from exc
 
 
-def check_golden(classifier: Classifier, path: Path) -> int:
+def check_golden(classifier: Classifier, path: Path, *, tolerance: float) -> int:
     """Scores every golden case; returns how many there are.
 
+    Args:
+        classifier: what is checked.
+        path: the golden file.
+        tolerance: how far a score may be off; see `TOLERANCE` for the very weights of the file.
+
     Raises:
-        ModelRefused: a score is off by more than the tolerance of the model's dtype.
+        ModelRefused: a score is off by more than the tolerance.
     """
-    tolerance = TOLERANCE[classifier.info.dtype]
     cases = read_golden(path)
     for number, case in enumerate(cases):
         found = score_case(classifier, case.surface, case.text, case.definition)

@@ -6,11 +6,10 @@ Importing this module and listing the models stays quick; torch is imported when
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from moderation.embedded.base import PACKAGE, PACKAGE_VERSION, base_directory
+from moderation.embedded.base import PACKAGE, PACKAGE_VERSION, EmbeddedBase
 from moderation.errors import ModelRefused
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ _HUB = {
 def load_classifier(
     name: str,
     *,
-    cache_dir: Path,
+    base: EmbeddedBase,
     dtype: str | None = None,
     device: str = "cpu",
     report: Callable[[str], None] = lambda _: None,
@@ -54,7 +53,7 @@ def load_classifier(
 
     Args:
         name: one of `describe()`, else a directory or a hub id.
-        cache_dir: where converted models live; only the embedded models use it.
+        base: of the embedded models; the others do not use it.
         dtype: "float32" or "bfloat16"; what this machine computes fastest by default.
         device: a torch device.
         report: told in a few words what is being done, for progress.
@@ -78,31 +77,29 @@ def load_classifier(
     torch_dtype: torch.dtype | None = getattr(torch, dtype) if dtype is not None else None
     report(f"loading {name}")
     if name == "embedded":
-        return load_embedded(cache_dir, dtype=torch_dtype, device=device, report=report)
+        return load_embedded(base, dtype=torch_dtype, device=device, report=report)
     if name == "embedded-base":
-        return load_embedded_base(cache_dir, dtype=torch_dtype, device=device, report=report)
+        return load_embedded_base(base, dtype=torch_dtype, device=device, report=report)
     return load_checkpoint(_HUB.get(name, name), name=name, dtype=torch_dtype, device=device)
 
 
-def describe(cache_dir: Path) -> tuple[ModelEntry, ...]:
-    """The named models; `cache_dir` is where converted models live."""
-    packaged = (
-        base_directory(cache_dir).is_dir() or find_spec(PACKAGE.replace("-", "_")) is not None
-    )
+def describe(base: EmbeddedBase) -> tuple[ModelEntry, ...]:
+    """The named models, the embedded ones on this base."""
+    source = base.source or _PACKAGED
     entries = [
         ModelEntry(
             name="embedded",
             what="Gemma 3 270M with this project's adapter; the default",
             modalities=("text",),
-            source=_PACKAGED,
-            on_disk=packaged,
+            source=source,
+            on_disk=base.is_on_disk,
         ),
         ModelEntry(
             name="embedded-base",
             what="Gemma 3 270M untrained, to compare with",
             modalities=("text",),
-            source=_PACKAGED,
-            on_disk=packaged,
+            source=source,
+            on_disk=base.is_on_disk,
         ),
         ModelEntry(
             name="shieldgemma-2-4b",

@@ -134,7 +134,11 @@ def merge_adapter(model: nn.Module, adapter: Path) -> nn.Module:
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
             adapted = PeftModel.from_pretrained(model, str(adapter))
         expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as exc:
+    except RuntimeError as exc:  # load_state_dict: one line for each weight of another shape
+        raise ModelRefused(
+            f"the adapter {adapter} does not fit the model: {str(exc).strip().splitlines()[-1]}"
+        ) from exc
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as exc:
         raise ModelUnavailable(
             f"cannot load the adapter {adapter}: {type(exc).__name__}: {first_line(exc)}"
         ) from exc

@@ -11,7 +11,7 @@ from transformers import DynamicCache, Gemma3ForCausalLM, Gemma3ForConditionalGe
 from transformers.utils.hub import cached_file
 
 from moderation.checkpoints import preferred_dtype
-from moderation.embedded.base import ensure_base
+from moderation.embedded.base import EmbeddedBase
 from moderation.errors import ContentTooLong, ModelRefused
 from moderation.tokenizer import SafeTokenizer
 from moderation.weights import read_config, read_tokenizer, read_weights
@@ -121,7 +121,7 @@ class GemmaGenerator:
 def load_generator(
     source: str,
     *,
-    cache_dir: Path,
+    base: EmbeddedBase,
     dtype: str | None = None,
     device: str = "cpu",
     report: Callable[[str], None] = lambda _: None,
@@ -130,7 +130,7 @@ def load_generator(
 
     Args:
         source: `embedded` for the Gemma 3 270M base, else a directory or a hub id of a Gemma 3.
-        cache_dir: where the converted base lives.
+        base: what `embedded` stands for.
         dtype: what to compute in; what the device does fastest by default.
         device: a torch device.
         report: told in a few words what is being done.
@@ -140,7 +140,7 @@ def load_generator(
         ModelRefused: another architecture, or weights that are missing.
     """
     report(f"loading the generator {source}")
-    where = str(ensure_base(cache_dir, report=report)) if source == "embedded" else source
+    where = base.ensure(report) if source == "embedded" else source
     config = read_config(where)
     architecture = (config.architectures or ["none"])[0]
     if architecture not in _CLASSES:

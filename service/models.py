@@ -31,7 +31,7 @@ def load_judge(settings: Settings, library: PolicyLibrary, report: Report) -> Ju
     def load(name: str) -> "Classifier":
         return load_classifier(
             name,
-            cache_dir=settings.cache_dir,
+            base=settings.base,
             dtype=settings.dtype,
             device=settings.device,
             report=report,
@@ -57,7 +57,7 @@ def load_generator(settings: Settings, report: Report) -> Generator:
     _silence_progress_bars()
     return load_generator(
         settings.generator,
-        cache_dir=settings.cache_dir,
+        base=settings.base,
         dtype=settings.dtype,
         device=settings.device,
         report=report,

@@ -19,6 +19,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from moderation.embedded.base import EmbeddedBase
+
 PREFIX = "WARDGATE_"
 CONFIG_VARIABLE = "WARDGATE_CONFIG"
 """Names the YAML file where the command line does not."""
@@ -64,6 +66,11 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(
         Path("~/.cache/wardgate"),
         description="Where converted models live; about 600 MB.",
+    )
+    embedded_base: str | None = Field(
+        None,
+        description="A directory or hub id of Gemma 3 270M, used for the embedded models instead of"
+        " the packaged weights.",
     )
     dtype: Literal["float32", "bfloat16"] | None = Field(
         None,
@@ -113,6 +120,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe entry of the JSON log on standard error."
     )
+
+    @property
+    def base(self) -> EmbeddedBase:
+        """The base of the embedded models."""
+        return EmbeddedBase(self.cache_dir, self.embedded_base)
 
     @field_validator("policy_dirs", mode="before")
     @classmethod

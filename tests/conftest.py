@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from moderation.checkpoints import Classifier
+from moderation.embedded.base import EmbeddedBase
 from moderation.embedded.models import load_embedded
-from wardgate.cache import default_cache_dir
+from wardgate.environment import default_cache_dir
 
 
 @pytest.fixture(scope="session")
@@ -19,4 +20,4 @@ def cache_dir() -> Path:
 @pytest.fixture(scope="session")
 def embedded(cache_dir: Path) -> Classifier:
     """The embedded classifier in float32, where exactness can be tested."""
-    return load_embedded(cache_dir, dtype=torch.float32)
+    return load_embedded(EmbeddedBase(cache_dir), dtype=torch.float32)

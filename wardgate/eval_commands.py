@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wardgate.cache import default_cache_dir
+from wardgate.environment import default_base
 from wardgate.loading import open_classifier
 from wardgate.models_commands import DtypeOption, JsonOption
 from wardgate.output import FAILED, WRONG_USE, print_error, print_json, stderr, stdout
@@ -96,7 +96,7 @@ def run(
         with RecordProgress(stderr()) as progress:
             classifier = open_classifier(
                 model,
-                cache_dir=default_cache_dir(),
+                base=default_base(),
                 dtype=dtype,
                 device=device,
                 report=progress.report,

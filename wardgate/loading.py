@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from moderation.embedded.base import EmbeddedBase
 from moderation.registry import describe, load_classifier
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 def open_classifier(
     name: str,
     *,
-    cache_dir: Path,
+    base: EmbeddedBase,
     dtype: str | None,
     report: Callable[[str], None],
     device: str = "cpu",
@@ -25,7 +26,7 @@ def open_classifier(
         ModelError: see `load_classifier`.
     """
     here = Path(name).is_dir() or any(
-        entry.name == name and entry.on_disk for entry in describe(cache_dir)
+        entry.name == name and entry.on_disk for entry in describe(base)
     )
     if here:  # a download of gigabytes keeps its bar
         from transformers.utils import logging
@@ -33,4 +34,4 @@ def open_classifier(
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # transformers' notes to its developers
-        return load_classifier(name, cache_dir=cache_dir, dtype=dtype, device=device, report=report)
+        return load_classifier(name, base=base, dtype=dtype, device=device, report=report)

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from moderation.errors import ModelError
 from moderation.registry import DTYPES, describe
-from wardgate.cache import default_cache_dir
+from wardgate.environment import default_base
 from wardgate.loading import open_classifier
 from wardgate.output import print_error, print_json, stderr, stdout
 from wardgate.progress import RecordProgress
@@ -40,7 +40,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 @app.command("list", epilog="Example: wardgate models list --json")
 def list_models(as_json: JsonOption = False) -> None:
     """List the named models and whether their files are on this machine."""
-    entries = describe(default_cache_dir())
+    entries = describe(default_base())
     if as_json:
         print_json({"models": [asdict(entry) for entry in entries]})
         return
@@ -69,7 +69,7 @@ def check(
     try:
         with RecordProgress(stderr()) as progress:
             classifier = open_classifier(
-                name, cache_dir=default_cache_dir(), dtype=dtype, report=progress.report
+                name, base=default_base(), dtype=dtype, report=progress.report
             )
     except ModelError as exc:
         raise typer.Exit(print_error(exc, as_json=as_json)) from exc

@@ -13,7 +13,7 @@ from moderation.embedded.base import base_directory
 from policies import Policy, PolicyError, PolicySet, Surface, UnknownPolicy, load_library
 from policies.lint import ESTIMATE, Finding, TokenCounter, lint
 from policies.schema import json_schema
-from wardgate.cache import default_cache_dir
+from wardgate.environment import default_cache_dir
 from wardgate.models_commands import JsonOption
 from wardgate.output import FAILED, print_error, print_json, stdout
 

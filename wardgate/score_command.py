@@ -14,7 +14,7 @@ from moderation.content import Content, ImagePart, TextPart
 from moderation.errors import InvalidText, ModelUnavailable, ModerationError
 from moderation.verdict import Verdict, verdict_to_dict
 from policies import PolicyError, PolicyLibrary, PolicySet, Surface, load_library
-from wardgate.cache import default_cache_dir
+from wardgate.environment import default_base
 from wardgate.loading import open_classifier
 from wardgate.models_commands import DtypeOption, JsonOption
 from wardgate.output import FAILED, print_error, print_json, stderr, stdout
@@ -144,17 +144,15 @@ def _moderator(
     *,
     reads_images: bool,
 ) -> "Moderator":
-    cache_dir = default_cache_dir()
-    text = open_classifier(model, cache_dir=cache_dir, dtype=dtype, report=progress.report)
+    base = default_base()
+    text = open_classifier(model, base=base, dtype=dtype, report=progress.report)
     # torch takes seconds to import; --help and wrong use must not wait for it
     from moderation.moderator import Moderator
     from moderation.ocr import RapidOcrReader, TextReader
 
     image = text if text.to_pixels is not None else None
     if image_model is not None and image_model != model:
-        image = open_classifier(
-            image_model, cache_dir=cache_dir, dtype=dtype, report=progress.report
-        )
+        image = open_classifier(image_model, base=base, dtype=dtype, report=progress.report)
     reader: TextReader | None = None
     if reads_images and text.builder.judges(Surface.PROMPT):
         progress.report("starting the text reader")

@@ -8,7 +8,7 @@ import typer
 
 from moderation.errors import ModerationError
 from policies import PolicyError, PolicyLibrary, load_library
-from wardgate.cache import default_cache_dir
+from wardgate.environment import default_cache_dir
 from wardgate.output import FAILED, WRONG_USE, print_error, stderr, stdout
 
 if TYPE_CHECKING:

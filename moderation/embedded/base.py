@@ -15,7 +15,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,34 @@ _SUMS = "SHA256SUMS.json"
 _NEEDED_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 _NEEDED_BYTES = 900 * 1024 * 1024
 """Space for the joined GGUF (253 MB), the converted weights (536 MB) and the tokenizer (33 MB)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedBase:
+    """Where the base of the embedded models comes from."""
+
+    cache_dir: Path
+    """Where the package's weights are converted to, on first use."""
+    source: str | None = None
+    """A directory or hub id of Gemma 3 270M, used instead of the package's weights."""
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether using it needs no network, as far as can be told without one."""
+        if self.source is not None:
+            return Path(self.source).expanduser().is_dir()
+        installed = find_spec(PACKAGE.replace("-", "_")) is not None
+        return installed or base_directory(self.cache_dir).is_dir()
+
+    def ensure(self, report: Report = lambda _: None) -> str:
+        """What `transformers` loads: the configured source, else the converted package.
+
+        Raises:
+            ModelUnavailable: see `ensure_base`; a configured source is not looked at here.
+        """
+        if self.source is not None:
+            return os.path.expanduser(self.source)
+        return str(ensure_base(self.cache_dir, report=report))
 
 
 def base_directory(cache_dir: Path) -> Path:

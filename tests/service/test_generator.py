@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
+from moderation.embedded.base import EmbeddedBase
 from moderation.errors import ContentTooLong, ModelRefused, ModelUnavailable
 from service.chat import Chat, Message, Sampling
 from service.chat_format import GemmaFormat, PlainFormat
@@ -157,7 +158,7 @@ def write_checkpoint(path: Path, **tokenizer_config: object) -> Path:
 
 
 def load(path: Path) -> GemmaGenerator:
-    return load_generator(str(path), cache_dir=path, dtype="float32")
+    return load_generator(str(path), base=EmbeddedBase(path), dtype="float32")
 
 
 def test_a_directory_is_loaded_and_generates(tmp_path: Path, generator: GemmaGenerator) -> None:

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.moderation.checkpoints_on_disk import edit_config, write_shieldgemma2
-from wardgate.cache import default_cache_dir
+from wardgate.environment import default_cache_dir
 from wardgate.main import app
 
 

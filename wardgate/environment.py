@@ -1,0 +1,24 @@
+"""What the environment says about models. Read here, once, and handed down."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from moderation.embedded.base import EmbeddedBase
+
+
+def default_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where converted models live on this machine.
+
+    `WARDGATE_CACHE_DIR`, else `wardgate` in `XDG_CACHE_HOME`, else `~/.cache/wardgate`.
+    """
+    if chosen := environ.get("WARDGATE_CACHE_DIR"):
+        return Path(chosen).expanduser()
+    if xdg := environ.get("XDG_CACHE_HOME"):
+        return Path(xdg) / "wardgate"
+    return Path.home() / ".cache" / "wardgate"
+
+
+def default_base(environ: Mapping[str, str] = os.environ) -> EmbeddedBase:
+    """The base of the embedded models; `WARDGATE_EMBEDDED_BASE` names another copy of it."""
+    return EmbeddedBase(default_cache_dir(environ), environ.get("WARDGATE_EMBEDDED_BASE") or None)
