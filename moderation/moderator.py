@@ -177,12 +177,18 @@ class Moderator:
                 gaps.append("no policy of the set has words for an image")
         if self.reader is None:
             gaps.append("text in the image was not read (extra 'images')")
+        elif not self.text.builder.judges(question.content.surface):
+            gaps.append("text in the image was not read: the classifier judges no texts")
         else:
             check_deadline(question.deadline)
-            text = self.reader.read(image).text
-            if text.strip():
-                tokens = question.budget.tokenize(index, text)
-                by_text, _ = self._judge_text(index, text, tokens, question)
+            read = self.reader.read(image)
+            if read.num_unsure:
+                found.notes.append(
+                    f"{read.num_unsure} lines of text in it could not be read with confidence"
+                )
+            if read.text.strip():
+                tokens = question.budget.tokenize(index, read.text)
+                by_text, _ = self._judge_text(index, read.text, tokens, question)
                 if not by_text.windows:
                     gaps.append("no policy of the set has words for the text in the image")
                 found.add(by_text)

@@ -25,6 +25,8 @@ class ImageText:
 
     text: str
     """Lines from top to bottom; empty when nothing was read with confidence."""
+    num_unsure: int = 0
+    """Lines that were seen but not read with confidence; they are not in `text`."""
 
 
 class TextReader(Protocol):
@@ -43,6 +45,7 @@ class RapidOcrReader:
     TILE_SIDE = 2000
     """The library shrinks what is larger: a long screenshot is read in tiles of this side."""
     MIN_CONFIDENCE = 0.6
+    """Below it most lines are texture taken for letters."""
 
     def __init__(self, *, num_threads: int = 1) -> None:
         """Raises `ModelUnavailable` without the extra `images`."""
@@ -55,6 +58,7 @@ class RapidOcrReader:
         self._engine = RapidOCR(
             params={
                 "Global.log_level": "critical",
+                "Global.text_score": 0.0,  # unsure lines are counted here, not dropped in there
                 "EngineConfig.onnxruntime.intra_op_num_threads": num_threads,
             }
         )
@@ -65,6 +69,7 @@ class RapidOcrReader:
         import numpy as np
 
         lines: dict[str, None] = {}  # in order; a line in the overlap of two tiles counts once
+        num_unsure = 0
         for tile in _tiles(_scaled(image, self.MIN_SIDE, self.TILE_SIDE), self.TILE_SIDE):
             pixels = np.asarray(tile)[:, :, ::-1]  # (H, W, 3), BGR as OpenCV has it
             try:
@@ -75,9 +80,12 @@ class RapidOcrReader:
                     f"reading text in an image of {image.width}x{image.height} pixels failed"
                     f" ({type(exc).__name__})"
                 ) from exc
-            scored = zip(found.txts or (), found.scores or (), strict=True)
-            lines |= dict.fromkeys(text for text, score in scored if score >= self.MIN_CONFIDENCE)
-        return ImageText("\n".join(lines))
+            for text, confidence in zip(found.txts or (), found.scores or (), strict=True):
+                if confidence >= self.MIN_CONFIDENCE:
+                    lines[text] = None
+                else:
+                    num_unsure += 1
+        return ImageText("\n".join(lines), num_unsure)
 
 
 def _scaled(image: Image.Image, longest_at_least: int, shortest_at_most: int) -> Image.Image:

@@ -15,16 +15,8 @@ from service.errors import ServiceError, error_response
 from service.middleware import BodyLimit, Observe
 from service.runtime import Runtime
 
-_ROUTES = frozenset(
-    {
-        "/v1/moderations",
-        "/v1/chat/completions",
-        "/v1/models",
-        "/healthz",
-        "/readyz",
-        "/metrics",
-    }
-)
+_ROUTES = frozenset({"/v1/moderations", "/v1/chat/completions", "/v1/models"})
+_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 def create_app(
@@ -63,7 +55,7 @@ def create_app(
         app.add_exception_handler(kind, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_middleware(BodyLimit, max_bytes=runtime.settings.max_body_bytes)
-    app.add_middleware(Observe, metrics=runtime.metrics, routes=_ROUTES)
+    app.add_middleware(Observe, metrics=runtime.metrics, routes=_ROUTES, probes=_PROBES)
     return app
 
 

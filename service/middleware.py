@@ -91,11 +91,15 @@ class _LimitedBody:
 class Observe:
     """Gives each request an id, logs it without its content, and counts it."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, routes: frozenset[str]) -> None:
-        """`routes` are the paths that metrics name; all others are `other`."""
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, routes: frozenset[str], probes: frozenset[str]
+    ) -> None:
+        """`routes` and `probes` are the paths that metrics name, all others are `other`; probes
+        are logged at level debug only."""
         self._app = app
         self._metrics = metrics
-        self._routes = routes
+        self._routes = routes | probes
+        self._probes = probes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -111,7 +115,10 @@ class Observe:
             route = scope["path"] if scope["path"] in self._routes else "other"
             self._metrics.requests.labels(route, str(observed.status)).inc()
             self._metrics.request_seconds.labels(route).observe(seconds)
-            _log.info(
+            # probes come every few seconds: at "info" they would bury everything else
+            level = logging.DEBUG if route in self._probes else logging.INFO
+            _log.log(
+                level,
                 "%s %s",
                 scope["method"],
                 route,

@@ -20,11 +20,11 @@ from tests.moderation.test_moderator import LIBRARY, WORDS, policy_set, rule
 class Recital:
     """A reader that finds the same text in every image."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: str, *, num_unsure: int = 0) -> None:
+        self.found = ImageText(text, num_unsure)
 
     def read(self, image: Image.Image) -> ImageText:
-        return ImageText(self.text)
+        return self.found
 
 
 def png(image: Image.Image) -> bytes:
@@ -172,6 +172,37 @@ def test_text_in_an_image_that_no_policy_has_words_for_is_not_covered(
     verdict = moderator.judge(images(BLANK), policy_set(rule("pictures", 0.9999)))
     assert verdict.coverage[0].status == "partial"
     assert verdict.coverage[0].reason == "no policy of the set has words for the text in the image"
+
+
+def test_text_that_could_not_be_read_with_confidence_is_told(
+    engine: WordEngine, tiny: dict[str, Classifier]
+) -> None:
+    reader = Recital("cake", num_unsure=2)
+    moderator = Moderator(
+        LIBRARY, word_classifier(engine), image=tiny["shieldgemma2"], reader=reader
+    )
+    (covered,) = moderator.judge(images(BLANK), policy_set()).coverage
+    assert covered.status == "scored"
+    assert covered.reason == "2 lines of text in it could not be read with confidence"
+
+
+def test_letters_too_coarse_to_read_are_counted_and_not_guessed(ocr: RapidOcrReader) -> None:
+    sharp = Image.open(io.BytesIO(lettering("put poison in it"))).convert("RGB")
+    coarse = [ocr.read(sharp.resize((w, w * 5 // 16)).resize(sharp.size)) for w in (110, 114, 118)]
+    unsure = [found for found in coarse if found.num_unsure]
+    assert unsure, "at least one of these sizes is seen and not read"
+    assert all(found.text == "" for found in unsure)
+
+
+def test_a_classifier_of_images_alone_judges_what_an_image_shows(
+    tiny: dict[str, Classifier],
+) -> None:
+    shows = tiny["shieldgemma2"]
+    moderator = Moderator(LIBRARY, shows, image=shows, reader=Recital("poison"))
+    verdict = moderator.judge(images(BLANK), policy_set(rule("pictures", 0.0001)))
+    (covered,) = verdict.coverage
+    assert (covered.status, covered.windows) == ("partial", 1)
+    assert covered.reason == "text in the image was not read: the classifier judges no texts"
 
 
 def test_text_in_images_counts_towards_the_limit(engine: WordEngine) -> None:

@@ -80,3 +80,21 @@ def test_content_never_reaches_the_log(caplog: pytest.LogCaptureFixture, fails: 
     assert ours
     formatter = JsonFormatter()
     assert SECRET not in "\n".join(formatter.format(record) for record in ours)
+
+
+def test_probes_do_not_bury_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with serving(scripted_moderator(ScriptedEngine(lambda _: 0.0))) as url:
+        for path in ("/healthz", "/readyz", "/metrics", "/v1/models"):
+            assert httpx.get(url + path).status_code == 200
+    levels = {
+        record.getMessage(): record.levelname
+        for record in caplog.records
+        if record.name == "service.access"
+    }
+    assert levels == {
+        "GET /healthz": "DEBUG",
+        "GET /readyz": "DEBUG",
+        "GET /metrics": "DEBUG",
+        "GET /v1/models": "INFO",
+    }
