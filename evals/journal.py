@@ -75,7 +75,8 @@ class Journal:
         self._path = path
         self.entries: dict[str, Entry] = {}
         try:
-            self._handle = path.open("a+b")
+            # unbuffered: what a full disk refused must not be tried again when the file is closed
+            self._handle = path.open("a+b", buffering=0)
         except OSError as exc:
             raise RunError(f"{path}: cannot be opened: {exc.strerror or exc}") from exc
         try:
@@ -92,8 +93,9 @@ class Journal:
         """
         assert entry.id not in self.entries, "a record is scored once"
         try:
-            self._handle.write(entry.model_dump_json().encode() + b"\n")
-            self._handle.flush()
+            line = memoryview(entry.model_dump_json().encode() + b"\n")
+            while line:  # a raw file may take less than it is given
+                line = line[self._handle.write(line) :]
             os.fsync(self._handle.fileno())
         except OSError as exc:
             raise RunError(

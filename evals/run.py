@@ -24,10 +24,7 @@ from moderation.errors import (
     UnsupportedModality,
 )
 from moderation.moderator import Moderator
-from policies import Action, PolicyLibrary, PolicyRule, PolicySet
-
-ALL = "all"
-"""Names the set of every loaded policy."""
+from policies import PolicyLibrary, PolicyRule, PolicySet
 
 Progress = Callable[[int, int], None]
 """Told the number of records done and of all."""
@@ -46,6 +43,8 @@ class RunPlan:
     """Of the sample and of the bootstrap."""
     threads: int = 1
     """Threads that the model computes with: part of what decides the last digits."""
+    device: str = "cpu"
+    """The torch device, for the same reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,21 +69,6 @@ class Workload:
     """Labels by policy that the policy set does not name."""
     no_definition: dict[str, int]
     """Labels by policy that has no words for the record's surface."""
-
-
-def policy_set_named(library: PolicyLibrary, name: str) -> PolicySet:
-    """A policy set by its id, or with `all` one of every loaded policy at threshold 0.5.
-
-    Raises:
-        UnknownPolicy: there is no such set.
-    """
-    if name != ALL or name in library.sets:
-        return library.policy_set(name)
-    rules = tuple(
-        PolicyRule(id=policy_id, threshold=0.5, action=Action.FLAG)
-        for policy_id in sorted(library.policies)
-    )
-    return PolicySet(id=ALL, version=1, policies=rules)
 
 
 def read_workload(library: PolicyLibrary, plan: RunPlan) -> Workload:
@@ -116,8 +100,8 @@ def read_workload(library: PolicyLibrary, plan: RunPlan) -> Workload:
         labelled = ", ".join(sorted(not_in_set.keys() | no_definition.keys())) or "nothing"
         raise RecordError(
             f"{plan.data}: no record is labelled for a policy of set {plan.policy_set.id!r} that"
-            f" has words for the record's surface; labelled: {labelled}; use --policies {ALL} or"
-            " a set that names them"
+            f" has words for the record's surface; labelled: {labelled}; choose a set"
+            " that names one of them, or add its policy with --policy-dir"
         )
     return Workload(
         plan=plan,
@@ -146,7 +130,8 @@ def run_evaluation(
     with locked(plan.out):
         claim(plan.out, _manifest(moderator, workload))
         with Journal(plan.out / JOURNAL) as journal:
-            if (finished := load_results(plan.out, journal.entries.values())) is not None:
+            complete = all(task.record.id in journal.entries for task in workload.tasks)
+            if complete and (finished := load_results(plan.out, journal.entries.values())):
                 return finished
             _score_rest(moderator, workload, journal, progress)
             return save_results(
@@ -232,6 +217,7 @@ def _manifest(moderator: Moderator, workload: Workload) -> dict[str, JsonValue]:
         "sample": plan.sample,
         "seed": plan.seed,
         "threads": plan.threads,
+        "device": plan.device,
         "versions": {name: version(name) for name in ("wardgate", "torch", "transformers")},
     }
 

@@ -5,6 +5,7 @@ tokenizer's answer ids or float16 overflow all give plausible numbers. `load_che
 what can be checked and raises `ModelRefused` with the reason.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ from policies import Surface
 
 CONTEXT_TOKENS = 8192
 """Tokens that ShieldGemma 1 and 2 were trained with; longer prompts are windowed."""
+MIN_CONTEXT_TOKENS = 256
+"""A template and a policy of usual length take about 200."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ def load_checkpoint(
         ModelUnavailable: the files cannot be found or read.
         ModelRefused: a check failed; the message says which.
     """
-    source = str(source)
+    source = os.path.expanduser(str(source))
     config = read_config(source)
     architecture = _architecture(source, config)
     chosen = _template(template or architecture.template, architecture)
@@ -128,6 +131,11 @@ def load_checkpoint(
     _check_head(model, safe)
     checks.append("output head tied to the embedding")
     context = min(CONTEXT_TOKENS, int(config.get_text_config().max_position_embeddings))
+    if context < MIN_CONTEXT_TOKENS:
+        raise ModelRefused(
+            f"the model's context has {context} tokens; at least {MIN_CONTEXT_TOKENS} are needed"
+            " for a policy and something to judge"
+        )
     engine = LocalEngine(model, yes_id=yes_id, no_id=no_id, max_prompt_tokens=context)
     image_text, to_pixels = None, None
     if architecture.has_images:

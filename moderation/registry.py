@@ -60,7 +60,8 @@ def load_classifier(
 
     Raises:
         ModelUnavailable: the files cannot be found, read or converted.
-        ModelRefused: a check of the checkpoint failed, or `dtype` is none of `DTYPES`.
+        ModelRefused: a check of the checkpoint failed, `dtype` is none of `DTYPES`, or there is no
+            such device.
     """
     if dtype is not None and dtype not in DTYPES:
         raise ModelRefused(
@@ -74,6 +75,13 @@ def load_classifier(
     from moderation.checkpoints import load_checkpoint
     from moderation.embedded.models import load_embedded, load_embedded_base
 
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as exc:  # torch asserts that it was built with CUDA
+        raise ModelRefused(
+            f"cannot compute on the device {device!r}: {str(exc).splitlines()[0]}; expected cpu,"
+            " or a device that this build of torch can use"
+        ) from exc
     torch_dtype: torch.dtype | None = getattr(torch, dtype) if dtype is not None else None
     report(f"loading {name}")
     if name == "embedded":

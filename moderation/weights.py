@@ -6,6 +6,7 @@ Every way a file can be missing, cut short or of another model becomes `ModelUna
 
 import hashlib
 import json
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,14 @@ from transformers.utils.hub import cached_file
 from moderation.errors import ModelRefused, ModelUnavailable
 from moderation.tokenizer import SafeTokenizer
 
-_SAMPLE_BYTES = 64 * 1024
-_SAMPLES_PER_FILE = 256
+_SAMPLE_ELEMENTS = 1024
+"""Numbers of each tensor that its digest reads at the beginning, the middle and the end."""
 
 
 def read_config(source: str) -> PretrainedConfig:
     """The configuration of a directory or hub id. Raises `ModelUnavailable`."""
-    path = Path(source).expanduser()
-    looks_local = source.startswith(("/", ".", "~")) or path.exists()
+    path = Path(source)
+    looks_local = source.startswith(("/", ".")) or path.exists()
     if looks_local and not (path / "config.json").is_file():
         found = "a directory without config.json" if path.is_dir() else "no directory"
         raise ModelUnavailable(
@@ -35,7 +36,7 @@ def read_config(source: str) -> PretrainedConfig:
         )
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+    except Exception as exc:  # the library checks each key in its own way, with its own exceptions
         raise ModelUnavailable(
             f"cannot read a model configuration from {source!r}: expected a directory with"
             f" config.json, or a hub id ({type(exc).__name__}: {first_line(exc)})"
@@ -70,7 +71,7 @@ def read_weights(source: str, model_class: type[Any], dtype: torch.dtype) -> nn.
             use_safetensors=True,  # a pickle would run code
             ignore_mismatched_sizes=True,  # reported below, with the others
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as exc:
+    except Exception as exc:  # a quantised checkpoint, say, asks for a package with ImportError
         raise ModelUnavailable(
             f"cannot load the weights of {source!r}: {type(exc).__name__}: {first_line(exc)}"
         ) from exc
@@ -153,16 +154,17 @@ def merge_adapter(model: nn.Module, adapter: Path) -> nn.Module:
 
 
 def read_revision(source: str, config: PretrainedConfig, adapter: Path | None) -> str:
-    """Names the weights: the hub's commit, else a digest of configuration and weight samples.
+    """Names the weights: the hub's commit, else a digest of configuration, tokenizer and weights.
 
-    Whole files of many gigabytes would take minutes to hash; samples spread over each file differ
-    between any two fine-tunes, which change nearly every weight.
+    Whole files of many gigabytes would take minutes to hash; the digest reads some numbers of
+    every tensor, of which any training that touches the tensor changes nearly all.
     """
     stated = getattr(config, "_commit_hash", None)
     if stated is None:
         settings = config.to_diff_dict()
         settings.pop("_name_or_path", None)  # a copy elsewhere is the same model
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+        digest.update((Path(source) / "tokenizer.json").read_bytes())
         for path in sorted(Path(source).glob("*.safetensors")):
             _sample(path, digest)
         stated = f"weights-{digest.hexdigest()[:12]}"
@@ -173,13 +175,23 @@ def read_revision(source: str, config: PretrainedConfig, adapter: Path | None) -
 
 
 def _sample(path: Path, digest: "hashlib._Hash") -> None:
-    size = path.stat().st_size
-    digest.update(f"{path.name} {size}".encode())
-    step = max(size // _SAMPLES_PER_FILE, _SAMPLE_BYTES)
-    with path.open("rb") as handle:
-        for start in range(0, size, step):
-            handle.seek(start)
-            digest.update(handle.read(_SAMPLE_BYTES))
+    with safe_open(path, framework="pt") as handle:
+        for name in sorted(handle.keys()):
+            view = handle.get_slice(name)
+            shape = view.get_shape()
+            digest.update(f"{name} {view.get_dtype()} {shape}".encode())
+            if not shape:
+                digest.update(_bytes(handle.get_tensor(name)))
+                continue
+            per_row = math.prod(shape[1:])
+            rows = max(1, _SAMPLE_ELEMENTS // max(1, per_row))
+            for first in (0, shape[0] // 2, max(0, shape[0] - rows)):
+                digest.update(_bytes(view[first : first + rows]))
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    data: bytes = tensor.contiguous().view(torch.uint8).numpy().tobytes()
+    return data
 
 
 def first_line(exc: BaseException) -> str:

@@ -11,13 +11,17 @@ from pathlib import Path
 
 from policies.document import Document, read_document
 from policies.errors import PolicyFileError, UnknownPolicy
-from policies.schema import Policy, PolicySet
+from policies.schema import Action, Policy, PolicyRule, PolicySet
 from policies.validate import validate
 
 CATALOG = Path(str(files("policies") / "catalog"))
 """The built-in policies, one a file."""
 SETS = Path(str(files("policies") / "sets"))
 """The built-in policy sets, one a file."""
+ALL = "all"
+"""Names the set of every loaded policy."""
+SUFFIXES = (".yaml", ".yml")
+"""Of the files in a folder that are read, in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +38,20 @@ class PolicyLibrary:
         return self.policies[policy_id]
 
     def policy_set(self, set_id: str) -> PolicySet:
-        """Raises `UnknownPolicy`."""
-        if set_id not in self.sets:
-            raise UnknownPolicy("policy set", set_id, list(self.sets))
-        return self.sets[set_id]
+        """A policy set by its id, or with `all` every loaded policy, flagged from 0.5.
+
+        Raises:
+            UnknownPolicy: there is no such set.
+        """
+        if set_id in self.sets:
+            return self.sets[set_id]
+        if set_id != ALL:
+            raise UnknownPolicy("policy set", set_id, [*self.sets, ALL])
+        rules = tuple(
+            PolicyRule(id=policy_id, threshold=0.5, action=Action.FLAG)
+            for policy_id in sorted(self.policies)
+        )
+        return PolicySet(id=ALL, version=1, policies=rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +176,7 @@ def _unknown_policies(
 def _yaml_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise PolicyFileError(folder, None, "is not a folder of policy files")
-    found = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not found:
         raise PolicyFileError(folder, None, "holds no *.yaml file")
     return found

@@ -45,7 +45,7 @@ def run(
         int | None,
         typer.Option(min=1, help="Only this many records, chosen by a hash of seed and id."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the sample and of the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample and of the intervals.")] = 0,
     dtype: DtypeOption = None,
     device: Annotated[str, typer.Option(help="A torch device, such as cuda.")] = "cpu",
     threads: Annotated[
@@ -75,7 +75,7 @@ def run(
     from evals.journal import RunError, RunRefused
     from evals.records import RecordError
     from evals.results import SCORES
-    from evals.run import RunPlan, policy_set_named, read_workload, run_evaluation
+    from evals.run import RunPlan, read_workload, run_evaluation
     from moderation.errors import ModerationError
     from moderation.moderator import Moderator
     from policies import PolicyError, load_library
@@ -86,11 +86,12 @@ def run(
         library = load_library(policy_dir or [])
         plan = RunPlan(
             data=data,
-            policy_set=policy_set_named(library, policies),
+            policy_set=library.policy_set(policies),
             out=out,
             sample=sample,
             seed=seed,
             threads=torch.get_num_threads(),
+            device=device,
         )
         workload = read_workload(library, plan)
         with RecordProgress(stderr()) as progress:

@@ -52,9 +52,14 @@ def error_object(exc: ModerationError | PolicyError) -> dict[str, str]:
 
 
 def print_error(exc: ModerationError | PolicyError, *, as_json: bool) -> int:
-    """Prints one clear line, or one JSON object; returns the exit code that belongs to it."""
+    """Prints one clear line, or one JSON object; returns its `exit_code`."""
     if as_json:
         print_json({"error": error_object(exc)})
     else:
         stderr().print(f"error: {exc}", style="red", markup=False, soft_wrap=True)
+    return exit_code(exc)
+
+
+def exit_code(exc: ModerationError | PolicyError) -> int:
+    """The exit code that belongs to an error."""
     return WRONG_USE if isinstance(exc, UnknownPolicy) else FAILED

@@ -31,6 +31,10 @@ class RecordProgress:
                 TextColumn("{task.fields[speed_text]}"),
                 console=self._console,
                 transient=True,
+                # else results printed while the bar runs would go to the terminal, whatever
+                # stdout was redirected to
+                redirect_stdout=False,
+                redirect_stderr=False,
             )
             self._task = self._bar.add_task("starting", total=None, speed_text="")
             self._bar.start()

@@ -1,5 +1,6 @@
 """`wardgate score`: the verdict on one content, or on every line of a file."""
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,13 +12,28 @@ import typer
 from rich.table import Table
 
 from moderation.content import Content, ImagePart, TextPart
-from moderation.errors import InvalidText, ModelUnavailable, ModerationError
+from moderation.errors import (
+    ContentError,
+    InvalidText,
+    ModelRefused,
+    ModelUnavailable,
+    ModerationError,
+)
+from moderation.images import ImageLimits
 from moderation.verdict import Verdict, verdict_to_dict
 from policies import PolicyError, PolicyLibrary, PolicySet, Surface, load_library
 from wardgate.environment import default_base
 from wardgate.loading import open_classifier
 from wardgate.models_commands import DtypeOption, JsonOption
-from wardgate.output import FAILED, print_error, print_json, stderr, stdout
+from wardgate.output import (
+    FAILED,
+    error_object,
+    exit_code,
+    print_error,
+    print_json,
+    stderr,
+    stdout,
+)
 from wardgate.policies_commands import PolicyDirOption
 from wardgate.progress import RecordProgress
 
@@ -25,6 +41,14 @@ if TYPE_CHECKING:
     from moderation.moderator import Moderator
 
 STDIN = Path("-")
+MAX_TEXT_BYTES = 16 * 1024 * 1024
+"""Far more than the tokens that are accepted in all could have."""
+
+
+class UnreadableFile(ContentError):
+    """A file that cannot be read, or is too large to be judged."""
+
+    code = "unreadable_file"
 
 
 class Spoken(StrEnum):
@@ -35,9 +59,13 @@ class Spoken(StrEnum):
 
 
 def check_readable(path: Path | None) -> Path | None:
-    """Callback of `--file` and `--jsonl`: a file, or - for stdin."""
-    if path is not None and path != STDIN and not path.is_file():
-        raise typer.BadParameter(f"there is no file {str(path)!r}")
+    """Callback of `--file`, `--image` and `--jsonl`: a file, a pipe, or - for stdin."""
+    if path is not None and path != STDIN:
+        try:
+            with path.open("rb"):
+                pass
+        except OSError as exc:
+            raise typer.BadParameter(f"{str(path)!r} cannot be read: {exc.strerror}") from exc
     return path
 
 
@@ -48,7 +76,7 @@ def score(
         typer.Option(callback=check_readable, help="A text file; - is stdin."),
     ] = None,
     image: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="An image file.")
+        Path | None, typer.Option(callback=check_readable, help="An image file; - is stdin.")
     ] = None,
     jsonl: Annotated[
         Path | None,
@@ -58,7 +86,9 @@ def score(
             " only text is needed; - is stdin. Prints one JSON verdict a line.",
         ),
     ] = None,
-    policies: Annotated[str, typer.Option(help="The policy set.")] = "default",
+    policies: Annotated[
+        str, typer.Option(help="The policy set, or all: every policy, at threshold 0.5.")
+    ] = "default",
     policy_dir: PolicyDirOption = None,
     model: Annotated[
         str, typer.Option(help="A model of `wardgate models list`, a directory or a hub id.")
@@ -107,7 +137,10 @@ def score(
                 verdict = moderator.judge(one, policy_set)
                 num_errors, num_flagged = 0, int(verdict.flagged)
     except (ModerationError, PolicyError) as exc:
-        raise typer.Exit(print_error(exc, as_json=as_json or jsonl is not None)) from exc
+        if jsonl is not None:  # one object a line, here as for the lines themselves
+            print(json.dumps({"error": error_object(exc)}))
+            raise typer.Exit(exit_code(exc)) from exc
+        raise typer.Exit(print_error(exc, as_json=as_json)) from exc
     if one and as_json:
         print_json(verdict_to_dict(verdict))
     elif one:
@@ -120,11 +153,11 @@ def _content(
     text: str | None, file: Path | None, image: Path | None, surface: Surface, context: str | None
 ) -> Content:
     if image is not None:
-        return Content(surface=surface, parts=(ImagePart(image.read_bytes()),), context=context)
+        data = _read(image, ImageLimits().max_bytes)
+        return Content(surface=surface, parts=(ImagePart(data),), context=context)
     if text is None:
         assert file is not None  # exactly one source was given
-        with _open(file) as handle:
-            data = handle.read()
+        data = _read(file, MAX_TEXT_BYTES)
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as exc:
@@ -133,6 +166,18 @@ def _content(
                 " convert it first"
             ) from exc
     return Content(surface=surface, parts=(TextPart(text),), context=context)
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    """The whole file, which is refused before more than it may have is read."""
+    try:
+        with _open(path) as handle:
+            data = handle.read(max_bytes + 1)
+    except OSError as exc:
+        raise UnreadableFile(f"{path} cannot be read: {exc.strerror or exc}") from exc
+    if len(data) > max_bytes:
+        raise UnreadableFile(f"{path} has more than {max_bytes} bytes, the most that is judged")
+    return data
 
 
 def _moderator(
@@ -153,6 +198,8 @@ def _moderator(
     image = text if text.to_pixels is not None else None
     if image_model is not None and image_model != model:
         image = open_classifier(image_model, base=base, dtype=dtype, report=progress.report)
+        if image.to_pixels is None:
+            raise ModelRefused(f"{image_model!r} judges no images; see wardgate models list")
     reader: TextReader | None = None
     if reads_images and text.builder.judges(Surface.PROMPT):
         progress.report("starting the text reader")
@@ -172,10 +219,10 @@ def _score_file(
     from wardgate.score_lines import score_lines
 
     total = None
-    if path != STDIN:
+    if path.is_file():  # a pipe can be read only once
         with _open(path) as handle:
             total = sum(1 for line in handle if line.strip())
-        progress.update(0, total)
+    progress.update(0, total)
     with _open(path) as handle:
         return score_lines(
             handle,

@@ -75,8 +75,9 @@ def score_lines(
             continue
         answer: dict[str, object] = {"line": number, "id": None}
         try:
-            parsed = _parse(line)
-            answer["id"] = parsed.id
+            data = _read(line)
+            answer["id"] = _id(data)
+            parsed = _parse(data)
             verdict: Verdict = moderator.judge(parsed.content(surface), policy_set)
             answer |= verdict_to_dict(verdict)
             num_flagged += verdict.flagged
@@ -89,12 +90,39 @@ def score_lines(
     return num_errors, num_flagged
 
 
-def _parse(line: str | bytes) -> ContentLine:
+def _read(line: str | bytes) -> object:
     try:
-        data = json.loads(line)
+        return json.loads(line, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as exc:
         where = f" at column {exc.colno}" if isinstance(exc, json.JSONDecodeError) else ""
         raise InvalidLine(f"expected one JSON object in UTF-8; it cannot be read{where}") from exc
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """JSON lets the last of two equal keys win in silence; the first would go unjudged."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise InvalidLine("a key stands twice; expected each once")
+    return found
+
+
+def _id(data: object) -> str | int | None:
+    """The id to give back, also of a line that has something else wrong with it."""
+    found = data.get("id") if isinstance(data, dict) else None
+    if isinstance(found, str) and not _has_utf8(found):
+        raise InvalidLine("id: holds lone surrogates, which have no UTF-8 form")
+    return found if isinstance(found, str | int) and not isinstance(found, bool) else None
+
+
+def _has_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _parse(data: object) -> ContentLine:
     try:
         return ContentLine.model_validate(data, strict=True)
     except ValidationError as exc:

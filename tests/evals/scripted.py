@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from evals.records import Record
 from evals.results import Results
-from evals.run import RunPlan, policy_set_named, read_workload, run_evaluation
+from evals.run import RunPlan, read_workload, run_evaluation
 from moderation.checkpoints import Classifier
 from moderation.errors import EngineStopped, Unscorable
 from moderation.moderator import Moderator
@@ -106,7 +106,7 @@ def plan_for(
     data: Path, out: Path, *, policies: str = "all", sample: int | None = None, seed: int = 0
 ) -> RunPlan:
     """A plan with a set of the built-in library."""
-    policy_set = policy_set_named(load_library(), policies)
+    policy_set = load_library().policy_set(policies)
     return RunPlan(data=data, policy_set=policy_set, out=out, sample=sample, seed=seed)
 
 

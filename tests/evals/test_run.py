@@ -1,10 +1,12 @@
 """Runs: what is scored, what a killed run leaves behind, and what refuses to be mixed."""
 
 import json
+import resource
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -196,6 +198,42 @@ def test_a_folder_of_other_data_another_set_or_sample_is_refused(
         run_plan(moderator, plan_for(data, out))
 
 
+def test_a_finished_run_whose_journal_is_gone_is_scored_again(data: Path, tmp_path: Path) -> None:
+    plan = plan_for(data, tmp_path / "out")
+    run_plan(scripted_moderator(tmp_path / "calls"), plan)
+    before = results_of(tmp_path / "out")
+    (tmp_path / "out" / JOURNAL).unlink()
+    results = run_plan(scripted_moderator(tmp_path / "calls"), plan)
+    assert results.num_scored == NUM_RECORDS
+    assert results_of(tmp_path / "out") == before
+
+
+def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_after_it(
+    data: Path, tmp_path: Path
+) -> None:
+    plan, moderator = plan_for(data, tmp_path / "out"), scripted_moderator(tmp_path / "calls")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, hard))  # a file may not grow past it
+    try:
+        with pytest.raises(RunError, match=r"cannot be written: .*; what is done is kept"):
+            run_plan(moderator, plan)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    torn = (tmp_path / "out" / JOURNAL).read_bytes()
+    assert 0 < len(torn) <= 1500
+    run_plan(moderator, plan)
+    run_plan(scripted_moderator(tmp_path / "other"), plan_for(data, tmp_path / "whole"))
+    assert results_of(tmp_path / "out") == results_of(tmp_path / "whole")
+
+
+def test_a_folder_of_another_device_is_refused(data: Path, tmp_path: Path) -> None:
+    moderator = scripted_moderator(tmp_path / "calls")
+    run_plan(moderator, plan_for(data, tmp_path / "out"))
+    elsewhere = replace(plan_for(data, tmp_path / "out"), device="cuda")
+    with pytest.raises(RunRefused, match='device "cpu" where this command has "cuda"'):
+        run_plan(moderator, elsewhere)
+
+
 def test_a_folder_in_use_is_refused(data: Path, tmp_path: Path) -> None:
     with (
         locked(tmp_path / "out"),
@@ -293,7 +331,7 @@ def test_a_policy_without_words_for_the_surface_is_left_out_and_counted(tmp_path
 def test_data_without_a_label_to_score_is_refused(tmp_path: Path) -> None:
     record = Record(id="a", text="x", role="user", labels={"made_up": True})
     data = write_records(tmp_path / "data.jsonl", [record])
-    with pytest.raises(RecordError, match="labelled: made_up; use --policies all"):
+    with pytest.raises(RecordError, match="labelled: made_up; choose a set"):
         run_plan(scripted_moderator(tmp_path / "calls"), plan_for(data, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

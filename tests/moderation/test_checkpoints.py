@@ -279,6 +279,54 @@ def adapter(checkpoint_dirs: dict[str, Path], tmp_path: Path) -> Path:
     return tmp_path / "adapter"
 
 
+@pytest.mark.parametrize("name", ["gemma3", "shieldgemma2"])
+def test_the_revision_changes_with_any_one_tensor(copy: Copy, name: str) -> None:
+    folder = copy(name)
+    before = load(folder).info.revision
+    weights = load_file(folder / "model.safetensors")
+    for key in list(weights)[:: len(weights) // 8]:
+        changed = {**weights, key: weights[key] * 1.01 + 1e-3}
+        save_file(changed, folder / "model.safetensors", metadata={"format": "pt"})
+        assert load(folder).info.revision != before, key
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert load(folder).info.revision == before
+
+
+def test_the_revision_changes_with_the_tokenizer(copy: Copy) -> None:
+    folder = copy("gemma3")
+    before = load(folder).info.revision
+    path = folder / "tokenizer.json"
+    path.write_text(path.read_text() + "\n")
+    assert load(folder).info.revision != before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+        {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+        {"hidden_size": "abc"},
+        {"num_hidden_layers": -1},
+        {"num_attention_heads": 3},
+        {"layer_types": ["other"]},
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_an_error_of_ours(
+    copy: Copy, change: dict[str, Any]
+) -> None:
+    folder = copy("gemma3")
+    edit_config(folder, **change)
+    with pytest.raises((ModelRefused, ModelUnavailable), match=r"checkpoint|configuration|weights"):
+        load(folder)
+
+
+def test_a_context_without_room_is_refused(copy: Copy) -> None:
+    folder = copy("gemma3")
+    edit_config(folder, max_position_embeddings=100)
+    with pytest.raises(ModelRefused, match="context has 100 tokens; at least 256"):
+        load(folder)
+
+
 def test_an_adapter_is_merged_and_named(
     checkpoint_dirs: dict[str, Path], tiny: dict[str, Classifier], adapter: Path
 ) -> None:

@@ -33,6 +33,13 @@ def test_a_float16_model_is_refused_before_anything_is_read(tmp_path: Path) -> N
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
+def test_a_device_that_is_not_there_is_refused(tmp_path: Path, device: str) -> None:
+    with pytest.raises(ModelRefused, match=f"cannot compute on the device '{device}'"):
+        load_classifier("embedded", base=EmbeddedBase(tmp_path / "none"), device=device)
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_folder_without_a_model_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailable, match=r"config\.json"):
         load_classifier(str(tmp_path), base=EmbeddedBase(tmp_path))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from policies import PolicyFileError, UnknownPolicy, load_file, load_library
+from policies import Action, PolicyFileError, UnknownPolicy, load_file, load_library
 from policies.loader import survey
 
 POLICY = """\
@@ -38,6 +38,22 @@ def test_a_folder_may_hold_policies_and_sets_and_name_built_in_policies(tmp_path
     library = load_library([tmp_path])
     assert [rule.id for rule in library.policy_set("mine").policies] == ["spam", "violence"]
     assert library.policy("spam").title == "Spam"
+
+
+def test_the_ending_of_a_file_is_read_in_any_case(tmp_path: Path) -> None:
+    write(tmp_path, "spam.YAML", POLICY)
+    write(tmp_path, "mine.yaml", SET)
+    assert load_library([tmp_path]).policy("spam").title == "Spam"
+
+
+def test_all_names_every_policy_unless_a_set_has_that_id(tmp_path: Path) -> None:
+    write(tmp_path, "spam.yaml", POLICY)
+    library = load_library([tmp_path])
+    every = library.policy_set("all")
+    assert {rule.id for rule in every.policies} == set(library.policies)
+    assert {rule.steps()[0] for rule in every.policies} == {(0.5, Action.FLAG)}
+    write(tmp_path, "all.yaml", SET.replace("mine", "all"))
+    assert len(load_library([tmp_path]).policy_set("all").policies) == 2
 
 
 def test_a_policy_of_a_folder_replaces_the_built_in_one(tmp_path: Path) -> None:
@@ -255,7 +271,7 @@ def test_an_unknown_id_names_the_known_ones() -> None:
     library = load_library()
     with pytest.raises(UnknownPolicy, match=r"unknown policy 'spam'; known: any_harm, dangerous"):
         library.policy("spam")
-    with pytest.raises(UnknownPolicy, match="unknown policy set 'x'; known: default, shieldgemma1"):
+    with pytest.raises(UnknownPolicy, match="unknown policy set 'x'; known: all, default, shieldgemma1"):
         library.policy_set("x")
 
 

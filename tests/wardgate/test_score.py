@@ -2,7 +2,12 @@
 
 import io
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -60,6 +65,72 @@ def test_an_error_is_an_object_with_json(tmp_path: Path) -> None:
     code, out, _ = run("--file", path, "--json")
     assert code == 1
     assert json.loads(out)["error"]["code"] == "invalid_text"
+
+
+@pytest.mark.parametrize("option", ["--file", "--image"])
+def test_a_file_without_end_is_refused_before_all_of_it_is_read(option: str) -> None:
+    code, out, err = run(option, Path("/dev/zero"))
+    assert (code, out) == (1, "")
+    assert "/dev/zero has more than" in err
+
+
+def test_what_cannot_be_read_is_an_error_and_no_traceback(tmp_path: Path) -> None:
+    assert run("--file", tmp_path)[0] == 2
+    assert run("--file", "x" * 300)[0] == 2
+    code, _, err = run("--file", "/proc/self/mem")
+    assert (code, err.split(":")[0]) == (1, "error")
+    assert "cannot be read" in err
+
+
+def test_an_error_before_the_first_line_is_one_line_too(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"text": "hello"}\n')
+    code, out, _ = run("--jsonl", path, "--policies", "nope")
+    (line,) = out.splitlines()
+    assert (code, json.loads(line)["error"]["code"]) == (2, "unknown_policy")
+
+
+@pytest.mark.model
+def test_verdicts_go_where_stdout_goes_while_a_terminal_shows_progress(
+    tmp_path: Path, cache_dir: Path
+) -> None:
+    """A pseudo-terminal as stderr, a file as stdout, a pipe as input."""
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-c", "from wardgate.main import main; main()"]
+    with (tmp_path / "out.jsonl").open("wb") as out:
+        process = subprocess.Popen(
+            [*command, "score", "--jsonl", "/dev/stdin", "--policies", "all"],
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=end,
+            env={**os.environ, "WARDGATE_CACHE_DIR": str(cache_dir)},
+        )
+    os.close(end)
+    assert process.stdin is not None
+    process.stdin.write(b'{"text": "hello"}\n{"text": "bye"}\n')
+    process.stdin.close()
+    shown = b""
+    with suppress(OSError):  # the terminal ends with the process
+        while part := os.read(terminal, 4096):
+            shown += part
+    assert process.wait() == 0
+    os.close(terminal)
+    verdicts = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [verdict["line"] for verdict in verdicts] == [1, 2]
+    assert len(verdicts[0]["scores"]) == len(load_library().policies)
+    assert b"scoring" in shown
+    assert b"action" not in shown
+    assert b"None" not in shown
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("cached")
+def test_an_image_model_that_cannot_see_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "red.png"
+    Image.new("RGB", (64, 64), "red").save(path)
+    code, _, err = run("--image", path, "--image-model", "embedded-base")
+    assert code == 1
+    assert "'embedded-base' judges no images" in err
 
 
 @pytest.mark.model
@@ -205,6 +276,8 @@ def test_a_line_says_by_which_words_it_is_judged(
         (b'{"text": "\xff"}', "invalid_line", "expected one JSON object in UTF-8"),
         (b"[" * 100_000, "invalid_line", "expected one JSON object"),
         (b'{"text": "\\ud800"}', "invalid_text", "lone surrogate"),
+        (b'{"text": "x", "id": "\\ud800"}', "invalid_line", "id: holds lone surrogates"),
+        (b'{"text": "secret", "text": "x"}', "invalid_line", "a key stands twice"),
         (b'{"text": " "}', "content_empty", "empty text"),
         (b'{"text": "secret", "role": "user", "prompt": "x"}', "invalid_content", "answers"),
     ],
@@ -222,6 +295,20 @@ def test_a_bad_line_is_named_and_never_repeated(
     assert (answer["line"], answer["error"]["code"]) == (2, code)
     assert message in answer["error"]["message"]
     assert "secret" not in out.getvalue()
+
+
+@pytest.mark.model
+def test_a_bad_line_keeps_its_id(moderator: Moderator, any_harm: PolicySet) -> None:
+    out = io.StringIO()
+    score_lines(
+        [b'{"text": 7, "id": "r7"}'],
+        moderator,
+        any_harm,
+        surface=Surface.PROMPT,
+        out=out,
+        done=lambda _: None,
+    )
+    assert json.loads(out.getvalue())["id"] == "r7"
 
 
 @pytest.mark.model
