@@ -15,13 +15,17 @@ from policies.schema import Surface
 
 @dataclass(frozen=True, slots=True)
 class JudgePrompt:
-    """One content and its questions, as token ids.
+    """One content and its questions, as token ids, in one of the two layouts.
 
-    The full prompt of question `i` is `prefix + leaves[i]`; the answer is read at its last token.
+    `shieldgemma`: the full prompt of question `i` is `prefix + leaves[i]`, policy and question
+    behind the content. `compositional`, where there is a `query`: the content (`prefix`) and each
+    policy (`leaves`) stand for themselves, and the query sees both. Either way the answer is read
+    at the last token.
     """
 
     prefix: tuple[int, ...]
     leaves: tuple[tuple[int, ...], ...]
+    query: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.prefix, "a judge prompt has a prefix"
@@ -30,13 +34,17 @@ class JudgePrompt:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that the engine computes: the prefix once and every leaf."""
-        return len(self.prefix) + sum(map(len, self.leaves))
+        """Tokens that the engine computes when it keeps nothing."""
+        queries = len(self.leaves) * len(self.query)
+        return len(self.prefix) + sum(map(len, self.leaves)) + queries
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest single prompt, which the model's context must hold."""
-        return len(self.prefix) + max(map(len, self.leaves))
+        """Tokens that the longest answer looks back on, which the model's context must hold."""
+        leaf = max(map(len, self.leaves))
+        if self.query:
+            return max(len(self.prefix), leaf) + len(self.query)
+        return len(self.prefix) + leaf
 
 
 class PromptBuilder:
@@ -92,7 +100,8 @@ class PromptBuilder:
             *self.tokenizer.template(template.before_content),
             *content,
         )
-        return JudgePrompt(prefix, tuple(self._leaf(surface, text) for text in definitions))
+        leaves = tuple(self._leaf(surface, text) for text in definitions)
+        return JudgePrompt(prefix, leaves, self.tokenizer.template(template.query))
 
     def image_prompt(self, definitions: Sequence[str]) -> JudgePrompt:
         """The prompt for one image, its soft tokens in the prefix as placeholders.
@@ -123,6 +132,7 @@ class PromptBuilder:
     def _render_leaf(self, surface: Surface, definition: str) -> tuple[int, ...]:
         template = self._surface(surface)
         return (
+            *(self._bos if template.query else ()),  # a policy that stands for itself
             *self.tokenizer.template(template.before_policy),
             *self.content_tokens(definition).ids,
             *self.tokenizer.template(template.after_policy),

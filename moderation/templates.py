@@ -1,10 +1,11 @@
 """The judge prompts: what the classifier reads, byte for byte, each template with its source.
 
-Every template keeps the trained order of ShieldGemma: preamble, content, policy, question. A
-judge prompt is therefore one prefix (preamble and content), computed once, and one leaf a policy
-(policy and question). The parts are tokenised apart: template pieces by the trusted tokenizer,
-content and policy texts by the untrusted one, so no text can become a control token and the
-boundary between prefix and leaf is fixed by construction.
+Most templates keep the trained order of ShieldGemma: preamble, content, policy, question. A judge
+prompt is then one prefix (preamble and content), computed once, and one leaf a policy (policy and
+question). In a template with a query, content and policies stand for themselves, each is computed
+once, and the query sees both. The parts are tokenised apart: template pieces by the trusted
+tokenizer, content and policy texts by the untrusted one, so no text can become a control token and
+every boundary is fixed by construction.
 """
 
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ class SurfaceTemplate:
     before_content: str
     before_policy: str
     after_policy: str
+    query: str = ""
+    """What is asked of a content and a policy that do not see each other (layout
+    `compositional`); empty where the question follows the policy (layout `shieldgemma`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,5 +129,28 @@ _COMPACT = Template(
     },
 )
 
-TEMPLATES = {template.name: template for template in (_SHIELDGEMMA1, _SHIELDGEMMA2, _COMPACT)}
+# This project's own: as few tokens as can be for each policy and content, the query. No shipped
+# model was trained with it yet.
+_COMPOSITIONAL_PARTS = {
+    "before_policy": "Policy: ",
+    "after_policy": "",
+    "query": "<end_of_turn>\n<start_of_turn>model\n",
+}
+_COMPOSITIONAL = Template(
+    name="compositional",
+    surfaces={
+        Surface.PROMPT: SurfaceTemplate(
+            before_content="<start_of_turn>user\n", **_COMPOSITIONAL_PARTS
+        ),
+        Surface.RESPONSE: SurfaceTemplate(
+            before_context="<start_of_turn>user\n",
+            before_content="<end_of_turn>\n<start_of_turn>model\n",
+            **_COMPOSITIONAL_PARTS,
+        ),
+    },
+)
+
+TEMPLATES = {
+    template.name: template for template in (_SHIELDGEMMA1, _SHIELDGEMMA2, _COMPACT, _COMPOSITIONAL)
+}
 """The pinned templates, by name."""

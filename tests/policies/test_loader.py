@@ -271,7 +271,9 @@ def test_an_unknown_id_names_the_known_ones() -> None:
     library = load_library()
     with pytest.raises(UnknownPolicy, match=r"unknown policy 'spam'; known: any_harm, dangerous"):
         library.policy("spam")
-    with pytest.raises(UnknownPolicy, match="unknown policy set 'x'; known: all, default, shieldgemma1"):
+    with pytest.raises(
+        UnknownPolicy, match="unknown policy set 'x'; known: all, default, shieldgemma1"
+    ):
         library.policy_set("x")
 
 
