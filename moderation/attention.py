@@ -8,6 +8,7 @@ visible at all, and a mask is added only where a piece is visible in part.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -22,6 +23,10 @@ KeysValues = tuple[Tensor, Tensor]
 head size."""
 
 
+Read = tuple[Segment, int, int, int]
+"""What is read for a piece: segment, first and last token, shift."""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Keys that one block of queries reads."""
@@ -34,6 +39,11 @@ class Piece:
     """How far its keys have to be rotated."""
     masked: tuple[int, int | None, bool] | None
     """See `_mask`; None where every query sees every key."""
+
+    @property
+    def read(self) -> Read:
+        """Equal for pieces that read the same keys, however they mask them."""
+        return self.segment, self.first, self.last, self.shift
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,33 +159,59 @@ def attend(
     """
     _, num_heads, group, size = queries.shape
     outputs = []
-    for block in blocks:
-        num = block.last - block.first
+    # blocks that begin with the same piece, as leaves of one content do, read it together
+    for _, together in groupby(blocks, key=lambda block: block.pieces[0].read):
+        batch = list(together)
         # the query heads of one key head become rows of one product: (K, G * Q, H)
-        folded = queries[block.first : block.last].permute(1, 2, 0, 3)
-        folded = folded.reshape(num_heads, group * num, size)
-        read = [keys_values(piece) for piece in block.pieces]
-        products = [folded @ keys.transpose(1, 2) for keys, _ in read]  # (K, G * Q, keys)
-        scores = torch.cat(products, dim=-1).float() if len(read) > 1 else products[0].float()
-        scores *= scaling
-        if softcap is not None:
-            scores = torch.tanh(scores / softcap) * softcap
-        by_query = scores.view(num_heads, group, num, -1)
-        place = 0
-        for piece in block.pieces:
-            width = piece.last - piece.first
-            if piece.masked is not None:
-                mask = _mask(num, width, *piece.masked).to(scores.device)
-                by_query[..., place : place + width] += mask
-            place += width
-        weights = torch.softmax(scores, dim=-1).to(queries.dtype)
-        place = 0
-        mixed: Tensor | None = None
-        for _, values in read:
-            part = weights[..., place : place + values.shape[1]] @ values  # (K, G * Q, H)
-            mixed = part if mixed is None else mixed + part
-            place += values.shape[1]
-        assert mixed is not None, "a query sees at least itself"
-        unfolded = mixed.view(num_heads, group, num, size).permute(2, 0, 1, 3)
-        outputs.append(unfolded.reshape(num, -1))
-    return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+        folded = [
+            queries[block.first : block.last]
+            .permute(1, 2, 0, 3)
+            .reshape(num_heads, group * (block.last - block.first), size)
+            for block in batch
+        ]
+        readers: dict[Read, list[tuple[int, int]]] = {}  # block and place of the piece in it
+        for index, block in enumerate(batch):
+            for place, piece in enumerate(block.pieces):
+                readers.setdefault(piece.read, []).append((index, place))
+        values: dict[Read, Tensor] = {}
+        products: dict[tuple[int, int], Tensor] = {}  # (K, G * Q, keys)
+        for read, places in readers.items():
+            index, place = places[0]
+            keys, values[read] = keys_values(batch[index].pieces[place])
+            rows = _cat([folded[index] for index, _ in places], dim=1)
+            heights = [folded[index].shape[1] for index, _ in places]
+            parts = torch.split(rows @ keys.transpose(1, 2), heights, dim=1)
+            products.update(zip(places, parts, strict=True))
+        weights: dict[tuple[int, int], Tensor] = {}
+        for index, block in enumerate(batch):
+            num = block.last - block.first
+            places = [(index, place) for place in range(len(block.pieces))]
+            scores = _cat([products.pop(place) for place in places], dim=-1).float()
+            scores *= scaling
+            if softcap is not None:
+                scores = torch.tanh(scores / softcap) * softcap
+            widths = [piece.last - piece.first for piece in block.pieces]
+            by_query = torch.split(scores.view(num_heads, group, num, -1), widths, dim=-1)
+            for piece, own in zip(block.pieces, by_query, strict=True):
+                if piece.masked is not None:
+                    own += _mask(num, own.shape[-1], *piece.masked).to(own.device)
+            shares = torch.split(torch.softmax(scores, dim=-1).to(queries.dtype), widths, dim=-1)
+            weights.update(zip(places, shares, strict=True))
+        mixed: list[Tensor | None] = [None] * len(batch)
+        for read, places in readers.items():
+            rows = _cat([weights[place] for place in places], dim=1) @ values[read]
+            heights = [folded[index].shape[1] for index, _ in places]
+            parts = torch.split(rows, heights, dim=1)
+            for (index, _), part in zip(places, parts, strict=True):
+                before = mixed[index]
+                mixed[index] = part if before is None else before + part
+        for block, found in zip(batch, mixed, strict=True):
+            assert found is not None, "a query sees at least itself"
+            num = block.last - block.first
+            unfolded = found.reshape(num_heads, group, num, size).permute(2, 0, 1, 3)
+            outputs.append(unfolded.reshape(num, -1))
+    return _cat(outputs, dim=0)
+
+
+def _cat(tensors: Sequence[Tensor], dim: int) -> Tensor:
+    return torch.cat(list(tensors), dim) if len(tensors) > 1 else tensors[0]

@@ -160,7 +160,7 @@ class LocalEngine:
         return [
             # the policy ends where the query begins, however long the content is
             Segment(
-                prompt.query, content.end, (Seen(policy, content.end - len(policy.tokens)), *sees)
+                prompt.query, content.end, (*sees, Seen(policy, content.end - len(policy.tokens)))
             )
             for policy in policies
         ]

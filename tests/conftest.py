@@ -10,6 +10,10 @@ from moderation.embedded.base import EmbeddedBase
 from moderation.embedded.models import load_embedded
 from wardgate.environment import default_cache_dir
 
+# Tiny operations are most of what the tests compute, and with threads each of them waits for all
+# cores: on a busy machine that was ten times slower.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def cache_dir() -> Path:

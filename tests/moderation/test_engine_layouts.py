@@ -18,7 +18,7 @@ from policies import Surface
 from tests.moderation.checkpoints_on_disk import SLIDING_WINDOW
 from tests.moderation.test_engine import TOLERANCE, full_prompts, plain_forward
 
-MODELS = {"gemma2": Gemma2ForCausalLM, "gemma3": Gemma3ForCausalLM}
+MODELS: dict[str, Any] = {"gemma2": Gemma2ForCausalLM, "gemma3": Gemma3ForCausalLM}
 
 _ids = st.integers(min_value=20, max_value=800)  # past the control tokens
 

@@ -1,0 +1,1 @@
+"""The engine beside its peers; see `benchmarks.engine.__main__`."""
