@@ -3,6 +3,7 @@
 ServiceError
 ├── BadRequest              the request cannot be served as it is                       400
 │   ├── InvalidJson         the body is no JSON                                         400
+│   ├── BodyTooComplex      JSON of too many pieces to be parsed                        400
 │   ├── UnsupportedInput    a part, role or parameter that nothing here can honour      400
 │   └── ContentBlocked      the gate refused the prompt (`blocked_prompt: error`)       400
 ├── BodyTooLarge            over `max_body_bytes`                                       413
@@ -47,6 +48,12 @@ class InvalidJson(BadRequest):
     """The body is no JSON."""
 
     code = "invalid_json"
+
+
+class BodyTooComplex(BadRequest):
+    """The body is small enough, and what it describes is not."""
+
+    code = "body_too_complex"
 
 
 class UnsupportedInput(BadRequest):
@@ -97,6 +104,7 @@ TABLE: dict[type[Exception], Row] = {
     ServiceError: Row(500, _SERVER),
     BadRequest: Row(400, _CALLER),
     InvalidJson: Row(400, _CALLER),
+    BodyTooComplex: Row(400, _CALLER),
     UnsupportedInput: Row(400, _CALLER),
     ContentBlocked: Row(400, _CALLER),
     BodyTooLarge: Row(413, _CALLER),
