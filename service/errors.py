@@ -7,6 +7,8 @@ ServiceError
 │   ├── UnsupportedInput    a part, role or parameter that nothing here can honour      400
 │   └── ContentBlocked      the gate refused the prompt (`blocked_prompt: error`)       400
 ├── BodyTooLarge            over `max_body_bytes`                                       413
+├── BodyTimeout             it did not come within `body_deadline_s`                    408
+├── BodiesOverloaded        over `max_bodies_bytes` with those of other requests        429
 └── NotReady                the models are still loading, or could not be loaded        503
 
 `TABLE` also covers the errors of `moderation` and `policies`. Every answer has OpenAI's shape:
@@ -79,6 +81,19 @@ class BodyTooLarge(ServiceError):
     code = "body_too_large"
 
 
+class BodyTimeout(ServiceError):
+    """The body did not come in time; the rest of it was not waited for."""
+
+    code = "body_timeout"
+
+
+class BodiesOverloaded(ServiceError):
+    """There is no room for the body beside those of other requests; it was not read."""
+
+    code = "overloaded"
+    retry_after_s = 5.0
+
+
 class NotReady(ServiceError):
     """The models are not loaded."""
 
@@ -108,6 +123,8 @@ TABLE: dict[type[Exception], Row] = {
     UnsupportedInput: Row(400, _CALLER),
     ContentBlocked: Row(400, _CALLER),
     BodyTooLarge: Row(413, _CALLER),
+    BodyTimeout: Row(408, _CALLER),
+    BodiesOverloaded: Row(429, "rate_limit_error"),
     NotReady: Row(503, _SERVER),
     ModerationError: Row(500, _SERVER),
     moderation_errors.ContentError: Row(400, _CALLER),
@@ -168,6 +185,6 @@ def error_response(exc: Exception) -> JSONResponse:
     retry_after_s = getattr(exc, "retry_after_s", None)
     if retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
-    if isinstance(exc, BodyTooLarge):
+    if isinstance(exc, (BodyTooLarge, BodyTimeout, BodiesOverloaded)):
         headers["Connection"] = "close"  # else the server would read the rest to reuse the line
     return JSONResponse(error_body(exc), row_of(exc).status, headers)

@@ -7,7 +7,7 @@ import uuid
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from moderation.content import Content, Part
+from moderation.content import Content
 from policies import PolicySet, Surface
 from service.callers import unless_caller_leaves
 from service.categories import moderation_result
@@ -27,27 +27,32 @@ async def create_moderation(request: Request) -> Response:
     """Scores contents against the policies."""
     runtime = runtime_of(request)
     _ = runtime.judging  # first: a client that cannot be served need not be read
+    contents, policy_set = await _read(request, runtime)
+    return await unless_caller_leaves(request, _answer(runtime, contents, policy_set))
+
+
+async def _read(request: Request, runtime: Runtime) -> tuple[list[Content], PolicySet]:
+    """What to judge, and by what; the body is dropped, or images would be held twice."""
     body = await read_body(request, ModerationRequest)
-    contents = await asyncio.to_thread(parse_input, body.input)
     policy_set = _policy_set(runtime, body)
-    return await unless_caller_leaves(request, _answer(runtime, body, contents, policy_set))
+    surface = Surface(body.surface)
+    contents = [
+        Content(surface=surface, parts=parts, context=body.context)
+        for parts in await asyncio.to_thread(parse_input, body.input)
+    ]
+    return contents, policy_set
 
 
-async def _answer(
-    runtime: Runtime,
-    body: ModerationRequest,
-    contents: list[tuple[Part, ...]],
-    policy_set: PolicySet,
-) -> Response:
+async def _answer(runtime: Runtime, contents: list[Content], policy_set: PolicySet) -> Response:
     deadline = time.monotonic() + runtime.settings.deadline_s
     verdicts = [
         await runtime.judging.judge(
-            Content(surface=Surface(body.surface), parts=parts, context=body.context),
+            content,
             policy_set,
             deadline=deadline,
             admitted=index > 0,  # one at a time, so that a long list leaves room for others
         )
-        for index, parts in enumerate(contents)
+        for index, content in enumerate(contents)
     ]
     return JSONResponse(
         {

@@ -10,6 +10,7 @@ from fastapi import Request
 
 from moderation.errors import EngineError
 from policies import PolicyLibrary
+from service.body_limit import InFlight
 from service.errors import NotReady
 from service.gate import Gate
 from service.generation import Generator
@@ -48,6 +49,7 @@ class Runtime:
         self.library = library
         self.policy_set = library.policy_set(settings.policy_set)
         self.metrics = Metrics()
+        self.bodies = InFlight(settings.max_bodies_bytes, self.metrics)
         self.created = int(time.time())
         self.failure: BaseException | None = None
         """Why the models could not be loaded."""

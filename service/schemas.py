@@ -148,16 +148,18 @@ async def read_body(request: Request, model: type[Model]) -> Model:
     """The parsed body of a request.
 
     Raises:
-        BodyTooLarge: from the middleware that counts the bytes.
+        BodyTooLarge, BodyTimeout, BodiesOverloaded: from the middleware that counts the bytes.
         BodyTooComplex: more than `MAX_PIECES`.
         InvalidJson: the body is no JSON.
         BadRequest: a field is missing, unknown or of the wrong kind; names it.
     """
-    raw = await request.body()
+    raw = bytearray()  # `request.body()` would hold it twice, and to the end of the request
+    async for chunk in request.stream():
+        raw += chunk
     return await asyncio.to_thread(_parse, raw, model)  # megabytes of base64 take a while
 
 
-def _parse(raw: bytes, model: type[Model]) -> Model:
+def _parse(raw: bytearray, model: type[Model]) -> Model:
     if has_more_pieces(raw, MAX_PIECES):
         raise BodyTooComplex(
             f"the body has more than {MAX_PIECES} strings, commas, colons and opening brackets;"
