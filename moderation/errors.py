@@ -9,6 +9,7 @@ ModerationError
 ├── EngineError              the engine gave no score                                   5xx
 │   ├── EngineOverloaded     the queue is full; carries `retry_after_s`
 │   ├── EngineTimeout        no score within `deadline_s`
+│   ├── CallerLeft           nobody waits for the score any more
 │   ├── EngineStopped        the worker died or was closed
 │   └── Unscorable           the model's answer is no number (NaN)
 └── ModelError               a model cannot be loaded or used
@@ -75,6 +76,12 @@ class EngineTimeout(EngineError):
     """No score within the deadline."""
 
     code = "timeout"
+
+
+class CallerLeft(EngineError):
+    """Nobody waits for the score any more, so it was not computed."""
+
+    code = "caller_left"
 
 
 class EngineStopped(EngineError):

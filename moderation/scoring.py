@@ -4,14 +4,14 @@ Knows policies, prompts and windows. Knows nothing of thresholds, actions or cov
 parts.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from PIL import Image
 
+from moderation.caller import Caller
 from moderation.checkpoints import Classifier
-from moderation.errors import ContentEmpty, ContentTooLong, EngineTimeout, ModelError
+from moderation.errors import ContentEmpty, ContentTooLong, ModelError
 from moderation.tokenizer import Tokens
 from moderation.verdict import WindowScore
 from moderation.windows import split_windows
@@ -85,7 +85,7 @@ def score_text(
     *,
     part: int,
     context: str | None,
-    deadline: float | None,
+    caller: Caller,
 ) -> PartScores:
     """Scores a text under every policy that has words for `surface`, window by window.
 
@@ -97,10 +97,10 @@ def score_text(
         tokens: of `text`.
         part: index that the windows name.
         context: for a response, the prompt that it answers: shown, not judged.
-        deadline: `time.monotonic()` after which no further window is begun.
+        caller: asked before every window whether it still waits.
 
     Raises:
-        EngineError: no score could be computed, or not in time.
+        EngineError: no score could be computed, or not while the caller waits.
         ModelError: a policy text leaves no room for content in the model's context.
         UnsupportedModality: the classifier judges no texts.
     """
@@ -127,7 +127,7 @@ def score_text(
     windows = split_windows(text, tokens, size=size, overlap=min(WINDOW_OVERLAP, size // 4))
     found.num_windows = len(windows)
     for window in windows:
-        check_deadline(deadline)
+        caller.check()
         prompt = builder.text_prompt(
             surface, tokens.ids[window.first : window.last], definitions, context=context_ids
         )
@@ -144,7 +144,7 @@ def score_image(
     image: Image.Image,
     *,
     part: int,
-    deadline: float | None,
+    caller: Caller,
 ) -> PartScores:
     """Scores what an image shows under every policy that has words for images.
 
@@ -153,17 +153,17 @@ def score_image(
         policies: those without words for images are passed over.
         image: RGB.
         part: index that the windows name.
-        deadline: see `score_text`.
+        caller: see `score_text`.
 
     Raises:
-        EngineError: no score could be computed, or not in time.
+        EngineError: no score could be computed, or not while the caller waits.
         ModelError: a policy text does not fit the model's context.
     """
     asked = _definitions(policies, Surface.IMAGE)
     if not asked:
         return PartScores()
     assert classifier.to_pixels is not None, "a classifier of images prepares their pixels"
-    check_deadline(deadline)
+    caller.check()
     prompt = classifier.builder.image_prompt(list(asked.values()))
     if prompt.longest > classifier.engine.max_prompt_tokens:
         raise _no_room(classifier.engine.max_prompt_tokens)
@@ -173,12 +173,6 @@ def score_image(
         for policy_id, raw in zip(asked, scores, strict=True)
     }
     return PartScores(windows, num_tokens=classifier.builder.num_image_tokens, num_windows=1)
-
-
-def check_deadline(deadline: float | None) -> None:
-    """Raises `EngineTimeout` once `time.monotonic()` has reached the deadline."""
-    if deadline is not None and time.monotonic() >= deadline:
-        raise EngineTimeout("the deadline passed before the whole content was scored")
 
 
 def check_not_empty(part: int, text: str) -> None:
