@@ -117,6 +117,12 @@ class Settings(BaseSettings):
         min_length=1,
         description="What a blocked prompt is answered with.",
     )
+    unchecked_text: str = Field(
+        "I can't answer this: it could not be checked against the content policy. Try again later.",
+        min_length=1,
+        description="What a prompt is answered with that could not be checked, where the policy"
+        " set's `on_error` is `block`.",
+    )
     check_every_chars: int = Field(
         160,
         ge=1,
