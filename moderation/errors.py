@@ -10,7 +10,8 @@ ModerationError
 │   ├── EngineOverloaded     the queue is full; carries `retry_after_s`
 │   ├── EngineTimeout        no score within `deadline_s`
 │   ├── CallerLeft           nobody waits for the score any more
-│   ├── EngineStopped        the worker died or was closed
+│   ├── EngineStopped        the worker died
+│   │   └── EngineClosed     it was closed, because the process ends
 │   └── Unscorable           the model's answer is no number (NaN)
 └── ModelError               a model cannot be loaded or used
     ├── ModelRefused         a check of the checkpoint failed: untied head, answer ids, ...
@@ -85,9 +86,13 @@ class CallerLeft(EngineError):
 
 
 class EngineStopped(EngineError):
-    """The worker died or was closed."""
+    """The worker died."""
 
     code = "engine_stopped"
+
+
+class EngineClosed(EngineStopped):
+    """The worker was closed, because the process ends; for callers the same as a dead one."""
 
 
 class Unscorable(EngineError):

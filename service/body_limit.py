@@ -5,10 +5,12 @@ Pure ASGI. A body is refused by what it says and by what comes, and never read t
 
 import asyncio
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from moderation.errors import EngineClosed
 from service.errors import BodiesOverloaded, BodyTimeout, BodyTooLarge, error_response
 from service.metrics import Metrics
 
@@ -24,7 +26,9 @@ class InFlight:
 
     def __init__(self, max_bytes: int, metrics: Metrics) -> None:
         self.num_bytes = 0
+        self.is_stopped = False
         self._metrics = metrics
+        self._waits: set[asyncio.Timeout] = set()
         self._max_bytes = max_bytes
 
     def check(self, num_bytes: int) -> None:
@@ -40,6 +44,26 @@ class InFlight:
         """Counts bytes that came. Raises `BodiesOverloaded`, and then counts none of them."""
         self.check(num_bytes)
         self.num_bytes += num_bytes
+
+    def stop(self) -> None:
+        """Ends every wait for the rest of a body; there will be nobody to answer it."""
+        self.is_stopped = True
+        for wait in self._waits:
+            wait.reschedule(asyncio.get_running_loop().time())
+
+    @asynccontextmanager
+    async def wait(self, seconds: float) -> AsyncIterator[None]:
+        """The time for a wait for a body.
+
+        Raises:
+            TimeoutError: it has passed, or everything stops.
+        """
+        async with asyncio.timeout(0.0 if self.is_stopped else seconds) as wait:
+            self._waits.add(wait)
+            try:
+                yield
+            finally:
+                self._waits.discard(wait)
 
     def remove(self, num_bytes: int) -> None:
         """Takes back what was counted."""
@@ -123,6 +147,7 @@ class _LimitedBody:
 
         Raises:
             BodyTooLarge, BodiesOverloaded, BodyTimeout: to whoever reads past a limit.
+            EngineClosed: to whoever reads while everything stops.
         """
         message = await (self._receive() if self._is_whole else self._in_time())
         if message["type"] == "http.request":
@@ -150,9 +175,11 @@ class _LimitedBody:
 
     async def _in_time(self) -> Message:
         try:
-            async with asyncio.timeout(max(0.0, self._deadline - time.monotonic())):
+            async with self._in_flight.wait(max(0.0, self._deadline - time.monotonic())):
                 return await self._receive()
         except TimeoutError as exc:
+            if self._in_flight.is_stopped:
+                raise EngineClosed("the service is stopping; retry in a while") from exc
             raise BodyTimeout(
                 f"after {self._found} bytes the rest of the body did not come in time; send less,"
                 " or over a faster line"

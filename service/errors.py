@@ -137,6 +137,7 @@ TABLE: dict[type[Exception], Row] = {
     moderation_errors.EngineTimeout: Row(504, _SERVER),
     moderation_errors.CallerLeft: Row(499, _CALLER),
     moderation_errors.EngineStopped: Row(503, _SERVER),
+    moderation_errors.EngineClosed: Row(503, _SERVER),
     moderation_errors.Unscorable: Row(500, _SERVER),
     moderation_errors.ModelError: Row(500, _SERVER),
     moderation_errors.ModelRefused: Row(503, _SERVER),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from moderation.content import Content
-from moderation.errors import ContentError, EngineOverloaded, ModerationError
+from moderation.errors import ContentError, EngineClosed, EngineOverloaded, ModerationError
 from moderation.verdict import Verdict
 from policies import Action, PolicySet
 from service.chat import Chat
@@ -117,6 +117,7 @@ class Gate:
             EngineOverloaded: no room in the queue, whatever `on_error` says: an attacker must not
                 be able to switch the filter off by sending much.
             ContentError: a message that cannot be judged, for the same reason.
+            EngineClosed: the service is stopping.
         """
         checks: list[Check] = []
         asked = None
@@ -208,8 +209,8 @@ class Gate:
                 deadline=time.monotonic() + self._deadline_s,
                 admitted=admitted,
             )
-        except (EngineOverloaded, ContentError):
-            raise
+        except (EngineOverloaded, EngineClosed, ContentError):
+            raise  # no failure of the classifier: the policy set's `on_error` is not about these
         except ModerationError as exc:
             return self._failed(exc)
         passed = verdict.action in PASSING

@@ -8,7 +8,7 @@ from typing import Literal
 
 from fastapi import Request
 
-from moderation.errors import EngineError
+from moderation.errors import EngineClosed, EngineError
 from policies import PolicyLibrary
 from service.body_limit import InFlight
 from service.errors import NotReady
@@ -103,6 +103,8 @@ class Runtime:
             if self._load_generator is not None:
                 loading = self._generator_worker.submit(self._load_generator)
                 self._gate = self._make_gate(self._judging, await asyncio.wrap_future(loading))
+        except EngineClosed:  # told to stop before there was anything to serve
+            return
         except Exception as exc:
             # the worker wraps what is no ModerationError; the reason is what went wrong inside
             wrapped = isinstance(exc, EngineError) and exc.__cause__ is not None
@@ -112,10 +114,22 @@ class Runtime:
         self._loaded = True
         _log.info("ready after %.1f s", time.monotonic() - started)
 
+    async def stop(self) -> None:
+        """Answers everyone who waits, those included whose body is still coming; see `close`."""
+        self.bodies.stop()
+        await asyncio.to_thread(self.close)
+
     def close(self) -> None:
-        """Answers everyone who waits and stops the threads; blocks until they have ended."""
-        self._generator_worker.close()
-        self._judge_worker.close()
+        """Answers everyone who waits and stops the threads; blocks until they have ended.
+
+        What runs has `stop_grace_s` to end, models that are still loading have none.
+        """
+        workers = (self._generator_worker, self._judge_worker)
+        for worker in workers:
+            worker.refuse()
+        end = time.monotonic() + (self.settings.stop_grace_s if self._loaded else 0.0)
+        for worker in workers:
+            worker.close(timeout_s=max(0.0, end - time.monotonic()))
 
     def _make_gate(self, judging: Judging, generator: Generator) -> Gate:
         return Gate(

@@ -104,6 +104,12 @@ class Settings(BaseSettings):
     generation_deadline_s: float = Field(
         600.0, gt=0, description="Seconds that one chat completion may take in all."
     )
+    stop_grace_s: float = Field(
+        3.0,
+        ge=0,
+        description="Seconds that what runs has to end when the service is told to stop; then its"
+        " callers get 503.",
+    )
     max_new_tokens: int = Field(
         1024, ge=1, description="Most tokens of one completion; also the default of `max_tokens`."
     )

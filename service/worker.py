@@ -2,7 +2,8 @@
 
 The event loop never waits for a model: `submit` returns a future at once or raises
 `EngineOverloaded` before anything is queued. One failed job answers only its own caller. When the
-thread dies or is closed, everyone who waits is answered with `EngineStopped`.
+thread dies, everyone who waits is answered with `EngineStopped`; when it is closed, with
+`EngineClosed`.
 Knows nothing of models or HTTP.
 """
 
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from moderation.errors import (
+    EngineClosed,
     EngineError,
     EngineOverloaded,
     EngineStopped,
@@ -45,8 +47,8 @@ class Worker:
         self.capacity = capacity
         self._waiting: deque[_Job] = deque()
         self._changed = threading.Condition()
-        self._running = False
-        self._stopped: str | None = None
+        self._running: _Job | None = None
+        self._stopped: EngineStopped | None = None
         self._job_seconds = 1.0  # moving average, for `retry_after_s`
         self._thread = threading.Thread(target=self._loop, name=f"wardgate-{name}", daemon=True)
 
@@ -62,7 +64,7 @@ class Worker:
     @property
     def depth(self) -> int:
         """Jobs that wait or run."""
-        return len(self._waiting) + self._running
+        return len(self._waiting) + (self._running is not None)
 
     def submit(self, work: Callable[[], T], *, admitted: bool = False) -> Future[T]:
         """Queues a job.
@@ -74,12 +76,12 @@ class Worker:
 
         Raises:
             EngineOverloaded: `capacity` jobs wait already.
-            EngineStopped: the thread died or was closed.
+            EngineStopped: the thread died, or was closed (`EngineClosed`).
         """
         job = _Job(work)
         with self._changed:
             if self._stopped is not None:
-                raise EngineStopped(self._stopped)
+                raise type(self._stopped)(str(self._stopped))
             if len(self._waiting) >= self.capacity and not admitted:
                 wait_s = max(1.0, self._job_seconds * len(self._waiting))
                 raise EngineOverloaded(
@@ -122,11 +124,21 @@ class Worker:
             if future.cancel():
                 self._waiting = deque(job for job in self._waiting if job.future is not future)
 
+    def refuse(self) -> None:
+        """Takes no more jobs, and answers everyone who waits with `EngineClosed`."""
+        self._stop(EngineClosed(f"the {self.name} was closed, because the service is stopping"))
+
     def close(self, *, timeout_s: float = 10.0) -> None:
-        """Answers everyone who waits with `EngineStopped`, lets the running job end, returns."""
-        self._stop(f"the {self.name} was closed")
+        """As `refuse`; then gives the running job some time to end, and returns.
+
+        The caller of a job that does not end in time is answered too; its result goes nowhere.
+        """
+        self.refuse()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
+        with self._changed:
+            if self._running is not None and self._stopped is not None:
+                _answer(self._running, self._stopped)
 
     def _loop(self) -> None:
         try:
@@ -135,11 +147,12 @@ class Worker:
                 self._work(job)
                 seconds = time.monotonic() - started
                 self._job_seconds += 0.2 * (seconds - self._job_seconds)
-                self._running = False
+                self._running = None
         except BaseException as exc:  # not of a job: the thread itself is dying
-            self._stop(f"the {self.name} died ({type(exc).__name__}); restart the service")
+            reason = f"the {self.name} died ({type(exc).__name__}); restart the service"
+            self._stop(EngineStopped(reason))
         finally:
-            self._running = False
+            self._running = None
 
     def _next(self) -> _Job | None:
         with self._changed:
@@ -150,7 +163,7 @@ class Worker:
                     job = self._waiting.popleft()
                     # from here on the future cannot be cancelled, so setting it cannot fail
                     if job.future.set_running_or_notify_cancel():
-                        self._running = True
+                        self._running = job
                         return job
                 else:
                     self._changed.wait()
@@ -159,20 +172,25 @@ class Worker:
         try:
             result = job.work()
         except ModerationError as exc:
-            job.future.set_exception(exc)
+            self._settle(job, exc)
         except Exception as exc:
             # its words may hold content; the cause is kept for the log
             failed = EngineError(f"the {self.name} failed on this item ({type(exc).__name__})")
             failed.__cause__ = exc
-            job.future.set_exception(failed)
+            self._settle(job, failed)
         except BaseException as exc:
-            stopped = EngineStopped(f"the {self.name} died ({type(exc).__name__})")
-            job.future.set_exception(stopped)
+            self._settle(job, EngineStopped(f"the {self.name} died ({type(exc).__name__})"))
             raise
         else:
-            job.future.set_result(result)
+            with self._changed:
+                if not job.future.done():
+                    job.future.set_result(result)
 
-    def _stop(self, reason: str) -> None:
+    def _settle(self, job: _Job, exc: ModerationError) -> None:
+        with self._changed:
+            _answer(job, exc)
+
+    def _stop(self, reason: EngineStopped) -> None:
         with self._changed:
             if self._stopped is None:
                 self._stopped = reason
@@ -180,4 +198,10 @@ class Worker:
             self._changed.notify_all()
         for job in left:
             if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(EngineStopped(reason))
+                _answer(job, reason)
+
+
+def _answer(job: _Job, exc: ModerationError) -> None:
+    """The failure of a job, unless its caller was answered already: `close` may be first."""
+    if not job.future.done():
+        job.future.set_exception(exc)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from moderation.errors import (
+    EngineClosed,
     EngineError,
     EngineOverloaded,
     EngineStopped,
@@ -137,7 +138,7 @@ def test_when_the_thread_dies_everyone_is_answered(worker: Worker) -> None:
         worker.submit(lambda: 1)
 
 
-def test_after_close_callers_get_engine_stopped_and_the_running_job_its_result() -> None:
+def test_after_close_callers_get_engine_closed_and_the_running_job_its_result() -> None:
     worker = Worker("classifier", capacity=2)
     worker.start()
     gate = threading.Event()
@@ -145,11 +146,25 @@ def test_after_close_callers_get_engine_stopped_and_the_running_job_its_result()
     wait_until(running.running)
     closing = threading.Thread(target=worker.close)
     closing.start()
-    with pytest.raises(EngineStopped, match="closed"):
+    with pytest.raises(EngineClosed, match="closed"):
         waiting.result(5)
     gate.set()
     closing.join(5)
     assert running.result(5) is True
-    with pytest.raises(EngineStopped, match="closed"):
+    with pytest.raises(EngineClosed, match="closed"):
         worker.submit(lambda: 1)
+    assert not worker.is_alive
+
+
+def test_a_job_that_does_not_end_in_time_is_abandoned_and_its_caller_answered() -> None:
+    worker = Worker("classifier", capacity=2)
+    worker.start()
+    gate = threading.Event()
+    running = worker.submit(gate.wait)
+    wait_until(running.running)
+    worker.close(timeout_s=0.05)
+    with pytest.raises(EngineClosed, match="closed"):
+        running.result(0)
+    gate.set()  # its late result goes nowhere, and the thread ends
+    worker.close()
     assert not worker.is_alive
