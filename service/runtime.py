@@ -21,6 +21,9 @@ from service.worker import Worker
 
 _log = logging.getLogger(__name__)
 
+MAX_RETRY_AFTER_S = 60.0
+"""No caller is told to come back later: by then a queue looks quite different."""
+
 State = Literal["loading", "ready", "failed", "stopped"]
 
 
@@ -55,8 +58,16 @@ class Runtime:
         """Why the models could not be loaded."""
         self._load_judge = load_judge
         self._load_generator = load_generator
-        self._judge_worker = Worker("classifier", capacity=settings.queue_capacity)
-        self._generator_worker = Worker("generator", capacity=settings.generation_queue_capacity)
+        self._judge_worker = Worker(
+            "classifier",
+            capacity=settings.queue_capacity,
+            max_retry_after_s=min(MAX_RETRY_AFTER_S, settings.deadline_s),
+        )
+        self._generator_worker = Worker(
+            "generator",
+            capacity=settings.generation_queue_capacity,
+            max_retry_after_s=min(MAX_RETRY_AFTER_S, settings.generation_deadline_s),
+        )
         self._judging: Judging | None = None
         self._gate: Gate | None = None
         self._loaded = False
