@@ -32,6 +32,13 @@ class ContentError(ModerationError):
 
     code = "invalid_content"
 
+    def __init__(self, problem: str, *, part: int | None = None) -> None:
+        super().__init__(problem if part is None else f"part {part} {problem}")
+        self.problem = problem
+        """The message without the part, for who has another name for it."""
+        self.part = part
+        """The index of the part that is at fault."""
+
 
 class ContentEmpty(ContentError):
     """There is nothing to judge."""

@@ -11,7 +11,7 @@ from typing import Literal
 from moderation.caller import PATIENT, Caller
 from moderation.checkpoints import Classifier
 from moderation.content import Content, ImagePart, TextPart
-from moderation.errors import ContentEmpty, ContentTooLong, UnsupportedModality
+from moderation.errors import ContentEmpty, ContentTooLong, UnreadableImage, UnsupportedModality
 from moderation.images import ImageLimits, decode_image
 from moderation.ocr import TextReader
 from moderation.scoring import (
@@ -162,7 +162,10 @@ class Moderator:
     def _judge_image(
         self, index: int, part: ImagePart, question: _Question
     ) -> tuple[PartScores, PartCoverage]:
-        image = decode_image(part.data, self.limits.image)
+        try:
+            image = decode_image(part.data, self.limits.image)
+        except UnreadableImage as exc:
+            raise UnreadableImage(f"cannot be read: {exc.problem}", part=index) from exc
         found = PartScores()
         gaps = []
         if self.image is None or self.image.to_pixels is None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from moderation.caller import Caller
 from moderation.checkpoints import Classifier
-from moderation.errors import ContentEmpty, ContentTooLong, ModelError
+from moderation.errors import ContentEmpty, ContentTooLong, InvalidText, ModelError
 from moderation.tokenizer import Tokens
 from moderation.verdict import WindowScore
 from moderation.windows import split_windows
@@ -61,7 +61,10 @@ class TokenBudget:
         # characters first: a gigabyte must not be tokenised to learn that it is too long
         if len(text) > self._left * _MAX_CHARACTERS_PER_TOKEN:
             raise self._too_long(part, f"{len(text)} characters")
-        tokens = self._builder.content_tokens(text)
+        try:
+            tokens = self._builder.content_tokens(text)
+        except InvalidText as exc:
+            raise InvalidText(f"is no text: {exc.problem}", part=part) from exc
         if len(tokens) > self._left:
             raise self._too_long(part, f"{len(tokens)} tokens")
         self._left -= len(tokens)
@@ -71,8 +74,9 @@ class TokenBudget:
         others = self._max_tokens - self._left
         before = f" after {others} tokens in the parts before it" if others else ""
         return ContentTooLong(
-            f"part {part} has {found}{before}; at most {self._max_tokens} tokens are accepted in"
-            " all; split the content"
+            f"has {found}{before}; at most {self._max_tokens} tokens are accepted in all; split the"
+            " content",
+            part=part,
         )
 
 
@@ -178,7 +182,7 @@ def score_image(
 def check_not_empty(part: int, text: str) -> None:
     """Raises `ContentEmpty` for a text of white space alone."""
     if not text.strip():
-        raise ContentEmpty(f"part {part} is an empty text; expected something to judge")
+        raise ContentEmpty("is an empty text; expected something to judge", part=part)
 
 
 def _definitions(policies: Sequence[Policy], surface: Surface) -> dict[str, str]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from fastapi.responses import JSONResponse
 
 from moderation import errors as moderation_errors
-from moderation.errors import EngineOverloaded, ModerationError
+from moderation.errors import ContentError, EngineOverloaded, ModerationError
 from policies.errors import PolicyError, PolicyFileError, UnknownPolicy
 
 
@@ -99,6 +99,12 @@ class NotReady(ServiceError):
 
     code = "not_ready"
     retry_after_s = 2.0
+
+
+def content_at(exc: ContentError, where: str) -> BadRequest:
+    """The error of a part of a content, named as the caller wrote it."""
+    separator = ":" if exc.part is None else ""
+    return BadRequest(f"{where}{separator} {exc.problem}", param=where, code=exc.code)
 
 
 @dataclass(frozen=True, slots=True)

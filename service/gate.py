@@ -17,7 +17,7 @@ from moderation.errors import ContentError, EngineClosed, EngineOverloaded, Mode
 from moderation.verdict import Verdict
 from policies import Action, PolicySet
 from service.chat import Chat
-from service.errors import error_code
+from service.errors import content_at, error_code
 from service.generation import Generation, Generator
 from service.hold_back import HoldBack
 from service.judging import Judging
@@ -116,18 +116,21 @@ class Gate:
         Raises:
             EngineOverloaded: no room in the queue, whatever `on_error` says: an attacker must not
                 be able to switch the filter off by sending much.
-            ContentError: a message that cannot be judged, for the same reason.
+            BadRequest: a message that cannot be judged, for the same reason.
             EngineClosed: the service is stopping.
         """
         checks: list[Check] = []
         asked = None
-        for message in chat.messages:
+        for index, message in enumerate(chat.messages):
             if message.role == "assistant":
                 content = Content.response(message.text, context=asked)
             else:
                 content = Content.prompt(message.text)
                 asked = message.text if message.role == "user" else asked
-            check = await self._check(content, admitted=bool(checks))
+            try:
+                check = await self._check(content, admitted=bool(checks))
+            except ContentError as exc:
+                raise content_at(exc, f"messages[{index}].content") from exc
             checks.append(check)
             if not check.passed:
                 break

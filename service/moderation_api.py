@@ -3,15 +3,18 @@
 import asyncio
 import time
 import uuid
+from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from moderation.content import Content
+from moderation.errors import ContentError
+from moderation.verdict import Verdict
 from policies import PolicySet, Surface
 from service.callers import unless_caller_leaves
 from service.categories import moderation_result
-from service.errors import BadRequest
+from service.errors import BadRequest, content_at
 from service.moderation_input import parse_input
 from service.policy_choice import add_policies
 from service.runtime import Runtime, runtime_of
@@ -27,33 +30,45 @@ async def create_moderation(request: Request) -> Response:
     """Scores contents against the policies."""
     runtime = runtime_of(request)
     _ = runtime.judging  # first: a client that cannot be served need not be read
-    contents, policy_set = await _read(request, runtime)
-    return await unless_caller_leaves(request, _answer(runtime, contents, policy_set))
+    questions, policy_set = await _read(request, runtime)
+    return await unless_caller_leaves(request, _answer(runtime, questions, policy_set))
 
 
-async def _read(request: Request, runtime: Runtime) -> tuple[list[Content], PolicySet]:
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One content, and what the caller calls its parts."""
+
+    content: Content
+    names: tuple[str, ...]
+
+
+async def _read(request: Request, runtime: Runtime) -> tuple[list[_Question], PolicySet]:
     """What to judge, and by what; the body is dropped, or images would be held twice."""
     body = await read_body(request, ModerationRequest)
     policy_set = _policy_set(runtime, body)
     surface = Surface(body.surface)
-    contents = [
-        Content(surface=surface, parts=parts, context=body.context)
-        for parts in await asyncio.to_thread(parse_input, body.input)
+    questions = [
+        _Question(Content(surface=surface, parts=found.parts, context=body.context), found.names)
+        for found in await asyncio.to_thread(parse_input, body.input)
     ]
-    return contents, policy_set
+    return questions, policy_set
 
 
-async def _answer(runtime: Runtime, contents: list[Content], policy_set: PolicySet) -> Response:
+async def _answer(runtime: Runtime, questions: list[_Question], policy_set: PolicySet) -> Response:
     deadline = time.monotonic() + runtime.settings.deadline_s
-    verdicts = [
-        await runtime.judging.judge(
-            content,
-            policy_set,
-            deadline=deadline,
-            admitted=index > 0,  # one at a time, so that a long list leaves room for others
-        )
-        for index, content in enumerate(contents)
-    ]
+    verdicts: list[Verdict] = []
+    for question in questions:
+        try:
+            verdict = await runtime.judging.judge(
+                question.content,
+                policy_set,
+                deadline=deadline,
+                admitted=bool(verdicts),  # one at a time: a long list leaves room for others
+            )
+        except ContentError as exc:
+            where = "input" if exc.part is None else question.names[exc.part]
+            raise content_at(exc, where) from exc
+        verdicts.append(verdict)
     return JSONResponse(
         {
             "id": f"modr-{uuid.uuid4().hex}",

@@ -424,3 +424,13 @@ def test_streams_are_ascii_json_whatever_the_text(engine: ScriptedEngine) -> Non
     assert response.content.isascii()
     assert streamed_text(stream_events(response)) == "One\u2028two\x85 😀."
     assert json.loads(response.text.split("\n\n")[1].removeprefix("data: "))
+
+
+def test_a_message_that_cannot_be_judged_is_named(
+    engine: ScriptedEngine, generator: RecitingGenerator
+) -> None:
+    messages = [{"role": "system", "content": "Hi"}, {"role": "user", "content": "a b " * 10_000}]
+    with serving(scripted_moderator(engine), generator) as url:
+        error = error_of(complete(url, {"messages": messages}), 400)
+    assert (error["param"], error["code"]) == ("messages[1].content", "content_too_long")
+    assert error["message"].startswith("messages[1].content has 40000 tokens")
