@@ -9,7 +9,9 @@ ModerationError
 ├── EngineError              the engine gave no score                                   5xx
 │   ├── EngineOverloaded     the queue is full; carries `retry_after_s`
 │   ├── EngineTimeout        no score within `deadline_s`
-│   ├── EngineStopped        the worker died or was closed
+│   ├── CallerLeft           nobody waits for the score any more
+│   ├── EngineStopped        the worker died
+│   │   └── EngineClosed     it was closed, because the process ends
 │   └── Unscorable           the model's answer is no number (NaN)
 └── ModelError               a model cannot be loaded or used
     ├── ModelRefused         a check of the checkpoint failed: untied head, answer ids, ...
@@ -29,6 +31,13 @@ class ContentError(ModerationError):
     """The caller's content cannot be scored; the message never repeats the content."""
 
     code = "invalid_content"
+
+    def __init__(self, problem: str, *, part: int | None = None) -> None:
+        super().__init__(problem if part is None else f"part {part} {problem}")
+        self.problem = problem
+        """The message without the part, for who has another name for it."""
+        self.part = part
+        """The index of the part that is at fault."""
 
 
 class ContentEmpty(ContentError):
@@ -77,10 +86,20 @@ class EngineTimeout(EngineError):
     code = "timeout"
 
 
+class CallerLeft(EngineError):
+    """Nobody waits for the score any more, so it was not computed."""
+
+    code = "caller_left"
+
+
 class EngineStopped(EngineError):
-    """The worker died or was closed."""
+    """The worker died."""
 
     code = "engine_stopped"
+
+
+class EngineClosed(EngineStopped):
+    """The worker was closed, because the process ends; for callers the same as a dead one."""
 
 
 class Unscorable(EngineError):

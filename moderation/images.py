@@ -1,6 +1,7 @@
 """Image files to pixels, with every way a file can be wrong turned into a clear error."""
 
 import io
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,8 +17,11 @@ class ImageLimits:
     """What an image may be at most."""
 
     max_bytes: int = 20 * 1024 * 1024
-    max_pixels: int = 50_000_000
+    max_pixels: int = 24_000_000
     """Checked before decoding: a decompression bomb is refused by its header."""
+    kept_side: int = 2000
+    """What the shorter side is shrunk to: no reader looks closer (text is read in tiles of 2000
+    pixels, a vision tower sees 896), and a photo takes a hundred megabytes in full."""
     min_side: int = 16
     """Smaller images hold nothing that can be judged."""
     max_aspect: int = 50
@@ -26,6 +30,8 @@ class ImageLimits:
 
 def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
     """The image as RGB, upright by its EXIF orientation, transparency laid on white.
+
+    A large one is shrunk; see `ImageLimits.kept_side`.
 
     Raises:
         UnreadableImage: empty, not an image, of another format, truncated, animated, too small
@@ -54,7 +60,7 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
         try:
             # an MPO (a JPEG with a depth map behind it) has frames too, but shows only its first
             animated = opened.format != "MPO" and getattr(opened, "is_animated", False)
-            image = None if animated else _rgb(ImageOps.exif_transpose(opened))
+            image = None if animated else _read(opened, limits.kept_side)
         except Exception as exc:
             raise UnreadableImage(
                 f"the {opened.format} image is truncated or corrupt ({type(exc).__name__})"
@@ -85,6 +91,19 @@ def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
         )
 
 
+def _read(opened: Image.Image, kept_side: int) -> Image.Image:
+    factor = kept_side / min(opened.size)
+    small = (math.ceil(opened.width * factor), math.ceil(opened.height * factor))
+    if factor < 1:
+        opened.draft(None, small)  # a JPEG is decoded at a half or less where that is enough
+    ImageOps.exif_transpose(opened, in_place=True)
+    image = _rgb(opened)
+    if min(image.size) > kept_side:
+        factor = kept_side / min(image.size)
+        image = image.resize((round(image.width * factor), round(image.height * factor)))
+    return image
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         # 16-bit grey: stretch, or the conversion clips almost everything to white
@@ -98,4 +117,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGB", rgba.size, "white")
         white.paste(rgba, mask=rgba.getchannel("A"))
         return white
+    if image.mode == "RGB":
+        image.load()
+        return image  # `convert` would copy it
     return image.convert("RGB")

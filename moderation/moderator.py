@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from moderation.caller import PATIENT, Caller
 from moderation.checkpoints import Classifier
 from moderation.content import Content, ImagePart, TextPart
-from moderation.errors import ContentEmpty, ContentTooLong, UnsupportedModality
+from moderation.errors import ContentEmpty, ContentTooLong, UnreadableImage, UnsupportedModality
 from moderation.images import ImageLimits, decode_image
 from moderation.ocr import TextReader
 from moderation.scoring import (
     PartScores,
     TokenBudget,
-    check_deadline,
     check_not_empty,
     score_image,
     score_text,
@@ -43,7 +43,7 @@ class _Question:
     content: Content
     policies: Sequence[Policy]
     budget: TokenBudget
-    deadline: float | None
+    caller: Caller
 
 
 class Moderator:
@@ -73,18 +73,18 @@ class Moderator:
         self.limits = limits or ContentLimits()
 
     def judge(
-        self, content: Content, policy_set: PolicySet, *, deadline: float | None = None
+        self, content: Content, policy_set: PolicySet, *, caller: Caller = PATIENT
     ) -> Verdict:
         """The verdict on a content.
 
         Args:
             content: what to judge; each part is scored, the highest score of a policy counts.
             policy_set: the policies, thresholds and actions.
-            deadline: `time.monotonic()` after which no further window is begun.
+            caller: who waits for it; once nobody does, no further window is begun.
 
         Raises:
             ContentError: the content cannot be judged (empty, too long, unreadable).
-            EngineError: no score could be computed, or not in time.
+            EngineError: no score could be computed, or not while the caller waits.
             UnsupportedModality: nothing of the content can be judged by the loaded models.
         """
         started = time.monotonic()
@@ -97,7 +97,7 @@ class Moderator:
             )
         policies = [self.library.policy(rule.id) for rule in policy_set.policies]
         budget = TokenBudget(self.text, self.limits.max_tokens)
-        question = _Question(content, policies, budget, deadline)
+        question = _Question(content, policies, budget, caller)
         # all texts are read first: content that is refused costs no forward
         tokens = [
             self._read_text(index, part.text, budget) if isinstance(part, TextPart) else None
@@ -152,7 +152,7 @@ class Moderator:
             tokens,
             part=index,
             context=content.context,
-            deadline=question.deadline,
+            caller=question.caller,
         )
         gaps = []
         if not found.windows:
@@ -162,7 +162,10 @@ class Moderator:
     def _judge_image(
         self, index: int, part: ImagePart, question: _Question
     ) -> tuple[PartScores, PartCoverage]:
-        image = decode_image(part.data, self.limits.image)
+        try:
+            image = decode_image(part.data, self.limits.image)
+        except UnreadableImage as exc:
+            raise UnreadableImage(f"cannot be read: {exc.problem}", part=index) from exc
         found = PartScores()
         gaps = []
         if self.image is None or self.image.to_pixels is None:
@@ -170,7 +173,7 @@ class Moderator:
         else:
             found.add(
                 score_image(
-                    self.image, question.policies, image, part=index, deadline=question.deadline
+                    self.image, question.policies, image, part=index, caller=question.caller
                 )
             )
             if not found.windows:
@@ -180,7 +183,7 @@ class Moderator:
         elif not self.text.builder.judges(question.content.surface):
             gaps.append("text in the image was not read: the classifier judges no texts")
         else:
-            check_deadline(question.deadline)
+            question.caller.check()
             read = self.reader.read(image)
             if read.num_unsure:
                 found.notes.append(

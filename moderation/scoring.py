@@ -4,14 +4,14 @@ Knows policies, prompts and windows. Knows nothing of thresholds, actions or cov
 parts.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from PIL import Image
 
+from moderation.caller import Caller
 from moderation.checkpoints import Classifier
-from moderation.errors import ContentEmpty, ContentTooLong, EngineTimeout, ModelError
+from moderation.errors import ContentEmpty, ContentTooLong, InvalidText, ModelError
 from moderation.tokenizer import Tokens
 from moderation.verdict import WindowScore
 from moderation.windows import split_windows
@@ -61,7 +61,10 @@ class TokenBudget:
         # characters first: a gigabyte must not be tokenised to learn that it is too long
         if len(text) > self._left * _MAX_CHARACTERS_PER_TOKEN:
             raise self._too_long(part, f"{len(text)} characters")
-        tokens = self._builder.content_tokens(text)
+        try:
+            tokens = self._builder.content_tokens(text)
+        except InvalidText as exc:
+            raise InvalidText(f"is no text: {exc.problem}", part=part) from exc
         if len(tokens) > self._left:
             raise self._too_long(part, f"{len(tokens)} tokens")
         self._left -= len(tokens)
@@ -71,8 +74,9 @@ class TokenBudget:
         others = self._max_tokens - self._left
         before = f" after {others} tokens in the parts before it" if others else ""
         return ContentTooLong(
-            f"part {part} has {found}{before}; at most {self._max_tokens} tokens are accepted in"
-            " all; split the content"
+            f"has {found}{before}; at most {self._max_tokens} tokens are accepted in all; split the"
+            " content",
+            part=part,
         )
 
 
@@ -85,7 +89,7 @@ def score_text(
     *,
     part: int,
     context: str | None,
-    deadline: float | None,
+    caller: Caller,
 ) -> PartScores:
     """Scores a text under every policy that has words for `surface`, window by window.
 
@@ -97,10 +101,10 @@ def score_text(
         tokens: of `text`.
         part: index that the windows name.
         context: for a response, the prompt that it answers: shown, not judged.
-        deadline: `time.monotonic()` after which no further window is begun.
+        caller: asked before every window whether it still waits.
 
     Raises:
-        EngineError: no score could be computed, or not in time.
+        EngineError: no score could be computed, or not while the caller waits.
         ModelError: a policy text leaves no room for content in the model's context.
         UnsupportedModality: the classifier judges no texts.
     """
@@ -127,7 +131,7 @@ def score_text(
     windows = split_windows(text, tokens, size=size, overlap=min(WINDOW_OVERLAP, size // 4))
     found.num_windows = len(windows)
     for window in windows:
-        check_deadline(deadline)
+        caller.check()
         prompt = builder.text_prompt(
             surface, tokens.ids[window.first : window.last], definitions, context=context_ids
         )
@@ -144,7 +148,7 @@ def score_image(
     image: Image.Image,
     *,
     part: int,
-    deadline: float | None,
+    caller: Caller,
 ) -> PartScores:
     """Scores what an image shows under every policy that has words for images.
 
@@ -153,17 +157,17 @@ def score_image(
         policies: those without words for images are passed over.
         image: RGB.
         part: index that the windows name.
-        deadline: see `score_text`.
+        caller: see `score_text`.
 
     Raises:
-        EngineError: no score could be computed, or not in time.
+        EngineError: no score could be computed, or not while the caller waits.
         ModelError: a policy text does not fit the model's context.
     """
     asked = _definitions(policies, Surface.IMAGE)
     if not asked:
         return PartScores()
     assert classifier.to_pixels is not None, "a classifier of images prepares their pixels"
-    check_deadline(deadline)
+    caller.check()
     prompt = classifier.builder.image_prompt(list(asked.values()))
     if prompt.longest > classifier.engine.max_prompt_tokens:
         raise _no_room(classifier.engine.max_prompt_tokens)
@@ -175,16 +179,10 @@ def score_image(
     return PartScores(windows, num_tokens=classifier.builder.num_image_tokens, num_windows=1)
 
 
-def check_deadline(deadline: float | None) -> None:
-    """Raises `EngineTimeout` once `time.monotonic()` has reached the deadline."""
-    if deadline is not None and time.monotonic() >= deadline:
-        raise EngineTimeout("the deadline passed before the whole content was scored")
-
-
 def check_not_empty(part: int, text: str) -> None:
     """Raises `ContentEmpty` for a text of white space alone."""
     if not text.strip():
-        raise ContentEmpty(f"part {part} is an empty text; expected something to judge")
+        raise ContentEmpty("is an empty text; expected something to judge", part=part)
 
 
 def _definitions(policies: Sequence[Policy], surface: Surface) -> dict[str, str]:

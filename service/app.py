@@ -11,8 +11,9 @@ from starlette.exceptions import HTTPException
 from moderation.errors import ModerationError
 from policies import PolicyError
 from service import chat_api, health, moderation_api
+from service.body_limit import BodyLimit
 from service.errors import ServiceError, error_response
-from service.middleware import BodyLimit, Observe
+from service.middleware import Observe
 from service.runtime import Runtime
 
 _ROUTES = frozenset({"/v1/moderations", "/v1/chat/completions", "/v1/models"})
@@ -54,7 +55,12 @@ def create_app(
     for kind in (ServiceError, ModerationError, PolicyError, Exception):
         app.add_exception_handler(kind, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_middleware(BodyLimit, max_bytes=runtime.settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=runtime.settings.max_body_bytes,
+        deadline_s=runtime.settings.body_deadline_s,
+        in_flight=runtime.bodies,
+    )
     app.add_middleware(Observe, metrics=runtime.metrics, routes=_ROUTES, probes=_PROBES)
     return app
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from service.errors import BadRequest, UnsupportedInput
-from service.schemas import ChatMessage, ChatRequest
+from service.schemas import MAX_STOPS, ChatMessage, ChatRequest
 
 Role = Literal["system", "user", "assistant"]
 
-MAX_STOPS = 8
 MAX_STOP_CHARS = 256
 
 
@@ -57,8 +56,8 @@ def chat_from_request(request: ChatRequest, *, max_new_tokens: int) -> Chat:
         _message(message, f"messages[{index}]") for index, message in enumerate(request.messages)
     )
     _check_order(messages)
-    stop = (request.stop,) if isinstance(request.stop, str) else request.stop or ()
-    if len(stop) > MAX_STOPS or any(not 0 < len(text) <= MAX_STOP_CHARS for text in stop):
+    stop = request.stop or ()
+    if any(not 0 < len(text) <= MAX_STOP_CHARS for text in stop):
         raise BadRequest(
             f"stop has to be at most {MAX_STOPS} texts of 1 to {MAX_STOP_CHARS} characters",
             param="stop",
@@ -107,7 +106,7 @@ def _refuse_unsupported(request: ChatRequest) -> None:
         "functions": bool(request.functions),
         "function_call": request.function_call not in (None, "none", "auto"),
         "response_format": request.response_format not in (None, {"type": "text"}),
-        "modalities": request.modalities not in (None, ("text",)),
+        "modalities": request.modalities not in (None, ["text"]),
         "audio": request.audio is not None,
         "prediction": request.prediction is not None,
         "web_search_options": request.web_search_options is not None,

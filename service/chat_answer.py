@@ -9,8 +9,8 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
 from typing import Any
 
 from moderation.verdict import verdict_to_dict
@@ -20,17 +20,17 @@ from service.gate import Check, Finished, PromptCheck, Released
 
 _log = logging.getLogger(__name__)
 
-Events = AsyncIterator[Released | Finished]
+Event = PromptCheck | Released | Finished
+Events = AsyncGenerator[Event]
+"""One answer as it comes about: the pre-filter's check, pieces of text, the end."""
 
 
 class ChatAnswer:
     """One answer: its id, its usage, and what the gate has to say about it."""
 
-    def __init__(
-        self, model: str, chat: Chat, prompt_check: PromptCheck, *, prompt_tokens: int
-    ) -> None:
+    def __init__(self, model: str, chat: Chat, *, prompt_tokens: int) -> None:
         self._chat = chat
-        self._prompt_check = prompt_check
+        self._prompt_check: PromptCheck | None = None
         self._prompt_tokens = prompt_tokens
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
@@ -39,11 +39,14 @@ class ChatAnswer:
     async def whole(self, events: Events) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
         texts: list[str] = []
-        async for event in events:
-            if isinstance(event, Released):
-                texts.append(event.text)
-            else:
-                finished = event
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, PromptCheck):
+                    self._prompt_check = event
+                elif isinstance(event, Released):
+                    texts.append(event.text)
+                else:
+                    finished = event
         message = {"role": "assistant", "content": "".join(texts), "refusal": None}
         return {
             **self._head("chat.completion"),
@@ -60,20 +63,21 @@ class ChatAnswer:
         }
 
     async def stream(
-        self, events: Events, *, keep_alive_s: float, with_usage: bool
+        self, events: AsyncIterator[Event | None], *, with_usage: bool
     ) -> AsyncIterator[str]:
         """The lines of an answer that is streamed; valid server-sent events to the end.
 
         Args:
-            events: from `Gate.filter`.
-            keep_alive_s: seconds of silence after which a comment is sent.
+            events: from `with_pauses`.
             with_usage: whether a chunk with the usage stands before the end.
         """
         yield self._chunk({"role": "assistant", "content": ""})
         try:
-            async for event in _with_pauses(events, keep_alive_s):
+            async for event in events:
                 if event is None:
                     yield ": checking\n\n"
+                elif isinstance(event, PromptCheck):
+                    self._prompt_check = event
                 elif isinstance(event, Released):
                     yield self._chunk({"content": event.text})
                 else:
@@ -109,6 +113,7 @@ class ChatAnswer:
         }
 
     def _report(self, finished: Finished) -> dict[str, object]:
+        assert self._prompt_check is not None, "nothing is generated before the check"
         return {
             "prompt": prompt_report(self._prompt_check, self._chat),
             "response": _check_report(finished.check) if finished.check else None,
@@ -149,9 +154,9 @@ def _line(data: dict[str, Any]) -> str:
     return f"data: {json.dumps(data, separators=(',', ':'))}\n\n"
 
 
-async def _with_pauses(events: Events, pause_s: float) -> AsyncIterator[Released | Finished | None]:
-    """The events, and None after every `pause_s` seconds without one."""
-    coming: asyncio.Future[Released | Finished] | None = None
+async def with_pauses(events: Events, pause_s: float) -> AsyncGenerator[Event | None]:
+    """The events, and None after every `pause_s` seconds without one; closes them at its end."""
+    coming: asyncio.Future[Event] | None = None
     try:
         while True:
             if coming is None:
@@ -171,3 +176,14 @@ async def _with_pauses(events: Events, pause_s: float) -> AsyncIterator[Released
             coming.cancel()
             with suppress(asyncio.CancelledError):
                 await coming
+        await events.aclose()
+
+
+async def preceded(
+    first: Event | None, rest: AsyncGenerator[Event | None]
+) -> AsyncGenerator[Event | None]:
+    """`rest` with an event before it that was taken from it already; closes it at its end."""
+    async with aclosing(rest):
+        yield first
+        async for event in rest:
+            yield event

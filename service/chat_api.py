@@ -1,6 +1,7 @@
 """`POST /v1/chat/completions`, streamed and not, with the gate before and behind the generator."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -8,12 +9,19 @@ from starlette.types import Receive, Scope, Send
 
 from service.callers import unless_caller_leaves
 from service.chat import Chat, chat_from_request
-from service.chat_answer import ChatAnswer, prompt_report
+from service.chat_answer import (
+    ChatAnswer,
+    Event,
+    Events,
+    preceded,
+    prompt_report,
+    with_pauses,
+)
 from service.errors import ContentBlocked
 from service.gate import Finished, Gate, Released
-from service.generation import Generation
 from service.runtime import Runtime, runtime_of
 from service.schemas import ChatRequest, read_body, request_schema
+from service.settings import Settings
 
 router = APIRouter()
 
@@ -30,51 +38,68 @@ async def create_chat_completion(request: Request) -> Response:
 
 async def _answer(runtime: Runtime, gate: Gate, body: ChatRequest, chat: Chat) -> Response:
     prompt = await gate.encode(chat)
-    prompt_check = await gate.check_prompt(chat)
-    generation = None
-    if prompt_check.passed:
-        generation = gate.generate(chat, prompt)
-        events = gate.filter(generation, chat)
-    elif runtime.settings.blocked_prompt == "error":
-        raise ContentBlocked(
-            "the prompt was blocked by the content policy", report=prompt_report(prompt_check, chat)
-        )
-    else:
-        events = _refusal(runtime.settings.refusal_text)
-    answer = ChatAnswer(gate.generator.name, chat, prompt_check, prompt_tokens=len(prompt))
+    answer = ChatAnswer(gate.generator.name, chat, prompt_tokens=len(prompt))
+    events = _events(runtime.settings, gate, chat, prompt)
     if not body.stream:
         return JSONResponse(await answer.whole(events))
+    checked = with_pauses(events, runtime.settings.keep_alive_s)
+    # what is known soon, such as a full queue, is still answered with its own status; in a longer
+    # check the headers leave and comments follow, so that nothing in between hangs up
+    first = await anext(checked)
+    while first is None and runtime.settings.blocked_prompt == "error":
+        first = await anext(checked)
     options = body.stream_options
     lines = answer.stream(
-        events,
-        keep_alive_s=runtime.settings.keep_alive_s,
-        with_usage=options is not None and options.include_usage,
+        preceded(first, checked), with_usage=options is not None and options.include_usage
     )
-    return _EventStream(lines, generation)
+    return _EventStream(lines, checked)
 
 
-async def _refusal(text: str) -> AsyncIterator[Released | Finished]:
-    yield Released(text)
+async def _events(settings: Settings, gate: Gate, chat: Chat, prompt: tuple[int, ...]) -> Events:
+    """One answer: the check of the prompt, then the response or a refusal.
+
+    Raises:
+        ContentBlocked: the prompt did not pass and the settings ask for an error.
+        ModerationError: there is no verdict on the prompt and the settings ask for an error; or
+            see `Gate.check_prompt`, `Gate.generate` and `Gate.filter`.
+    """
+    prompt_check = await gate.check_prompt(chat)
+    if prompt_check.passed:
+        generation = gate.generate(chat, prompt)  # before the check is told: it may be refused
+        try:
+            yield prompt_check
+            async with aclosing(gate.filter(generation, chat)) as passed:
+                async for event in passed:
+                    yield event
+        finally:
+            generation.close()
+        return
+    error = prompt_check.checks[-1].error
+    if settings.blocked_prompt == "error":
+        raise error or ContentBlocked(
+            "the prompt was blocked by the content policy", report=prompt_report(prompt_check, chat)
+        )
+    yield prompt_check
+    yield Released(settings.unchecked_text if error else settings.refusal_text)
     yield Finished("content_filter", 0, None)
 
 
 class _EventStream(StreamingResponse):
-    """Server-sent events of one generation, which ends when the client does.
+    """Server-sent events of one answer, which ends when the client does.
 
-    The generation is closed here, because an iterator that was never begun has no `finally`.
+    The events are closed here, because an iterator that was never begun has no `finally`.
     """
 
-    def __init__(self, lines: AsyncIterator[str], generation: Generation | None) -> None:
+    def __init__(self, lines: AsyncIterator[str], events: AsyncGenerator[Event | None]) -> None:
         super().__init__(
             lines,
             media_type="text/event-stream",
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )
-        self._generation = generation
+        self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            if self._generation is not None:
-                self._generation.close()
+            await self._events.aclose()

@@ -3,9 +3,12 @@
 ServiceError
 ├── BadRequest              the request cannot be served as it is                       400
 │   ├── InvalidJson         the body is no JSON                                         400
+│   ├── BodyTooComplex      JSON of too many pieces to be parsed                        400
 │   ├── UnsupportedInput    a part, role or parameter that nothing here can honour      400
 │   └── ContentBlocked      the gate refused the prompt (`blocked_prompt: error`)       400
 ├── BodyTooLarge            over `max_body_bytes`                                       413
+├── BodyTimeout             it did not come within `body_deadline_s`                    408
+├── BodiesOverloaded        over `max_bodies_bytes` with those of other requests        429
 └── NotReady                the models are still loading, or could not be loaded        503
 
 `TABLE` also covers the errors of `moderation` and `policies`. Every answer has OpenAI's shape:
@@ -18,7 +21,7 @@ from dataclasses import dataclass
 from fastapi.responses import JSONResponse
 
 from moderation import errors as moderation_errors
-from moderation.errors import EngineOverloaded, ModerationError
+from moderation.errors import ContentError, EngineOverloaded, ModerationError
 from policies.errors import PolicyError, PolicyFileError, UnknownPolicy
 
 
@@ -49,6 +52,12 @@ class InvalidJson(BadRequest):
     code = "invalid_json"
 
 
+class BodyTooComplex(BadRequest):
+    """The body is small enough, and what it describes is not."""
+
+    code = "body_too_complex"
+
+
 class UnsupportedInput(BadRequest):
     """Something asked for that cannot be honoured; it is refused and never dropped."""
 
@@ -72,11 +81,30 @@ class BodyTooLarge(ServiceError):
     code = "body_too_large"
 
 
+class BodyTimeout(ServiceError):
+    """The body did not come in time; the rest of it was not waited for."""
+
+    code = "body_timeout"
+
+
+class BodiesOverloaded(ServiceError):
+    """There is no room for the body beside those of other requests; it was not read."""
+
+    code = "overloaded"
+    retry_after_s = 5.0
+
+
 class NotReady(ServiceError):
     """The models are not loaded."""
 
     code = "not_ready"
     retry_after_s = 2.0
+
+
+def content_at(exc: ContentError, where: str) -> BadRequest:
+    """The error of a part of a content, named as the caller wrote it."""
+    separator = ":" if exc.part is None else ""
+    return BadRequest(f"{where}{separator} {exc.problem}", param=where, code=exc.code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +125,12 @@ TABLE: dict[type[Exception], Row] = {
     ServiceError: Row(500, _SERVER),
     BadRequest: Row(400, _CALLER),
     InvalidJson: Row(400, _CALLER),
+    BodyTooComplex: Row(400, _CALLER),
     UnsupportedInput: Row(400, _CALLER),
     ContentBlocked: Row(400, _CALLER),
     BodyTooLarge: Row(413, _CALLER),
+    BodyTimeout: Row(408, _CALLER),
+    BodiesOverloaded: Row(429, "rate_limit_error"),
     NotReady: Row(503, _SERVER),
     ModerationError: Row(500, _SERVER),
     moderation_errors.ContentError: Row(400, _CALLER),
@@ -110,7 +141,9 @@ TABLE: dict[type[Exception], Row] = {
     moderation_errors.EngineError: Row(500, _SERVER),
     EngineOverloaded: Row(429, "rate_limit_error"),
     moderation_errors.EngineTimeout: Row(504, _SERVER),
+    moderation_errors.CallerLeft: Row(499, _CALLER),
     moderation_errors.EngineStopped: Row(503, _SERVER),
+    moderation_errors.EngineClosed: Row(503, _SERVER),
     moderation_errors.Unscorable: Row(500, _SERVER),
     moderation_errors.ModelError: Row(500, _SERVER),
     moderation_errors.ModelRefused: Row(503, _SERVER),
@@ -160,6 +193,6 @@ def error_response(exc: Exception) -> JSONResponse:
     retry_after_s = getattr(exc, "retry_after_s", None)
     if retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
-    if isinstance(exc, BodyTooLarge):
+    if isinstance(exc, (BodyTooLarge, BodyTimeout, BodiesOverloaded)):
         headers["Connection"] = "close"  # else the server would read the rest to reuse the line
     return JSONResponse(error_body(exc), row_of(exc).status, headers)

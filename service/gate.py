@@ -8,16 +8,16 @@ means is the policy set's `on_error`, and the answer says that it happened.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal
 
 from moderation.content import Content
-from moderation.errors import ContentError, EngineOverloaded, ModerationError
+from moderation.errors import ContentError, EngineClosed, EngineOverloaded, ModerationError
 from moderation.verdict import Verdict
 from policies import Action, PolicySet
 from service.chat import Chat
-from service.errors import error_code
+from service.errors import content_at, error_code
 from service.generation import Generation, Generator
 from service.hold_back import HoldBack
 from service.judging import Judging
@@ -37,8 +37,13 @@ class Check:
 
     passed: bool
     verdict: Verdict | None
-    failure: str | None = None
-    """Code of the error, where there is no verdict; `passed` then follows `on_error`."""
+    error: ModerationError | None = None
+    """Why there is no verdict; `passed` then follows `on_error`."""
+
+    @property
+    def failure(self) -> str | None:
+        """Code of the error."""
+        return None if self.error is None else error_code(self.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,29 +111,32 @@ class Gate:
         return await asyncio.to_thread(self.generator.encode, chat)
 
     async def check_prompt(self, chat: Chat) -> PromptCheck:
-        """The pre-filter.
+        """The pre-filter; each message has the deadline of a check to itself.
 
         Raises:
             EngineOverloaded: no room in the queue, whatever `on_error` says: an attacker must not
                 be able to switch the filter off by sending much.
-            ContentError: a message that cannot be judged, for the same reason.
+            BadRequest: a message that cannot be judged, for the same reason.
+            EngineClosed: the service is stopping.
         """
-        deadline = time.monotonic() + self._deadline_s
         checks: list[Check] = []
         asked = None
-        for message in chat.messages:
+        for index, message in enumerate(chat.messages):
             if message.role == "assistant":
                 content = Content.response(message.text, context=asked)
             else:
                 content = Content.prompt(message.text)
                 asked = message.text if message.role == "user" else asked
-            check = await self._check(content, deadline, admitted=bool(checks))
+            try:
+                check = await self._check(content, admitted=bool(checks))
+            except ContentError as exc:
+                raise content_at(exc, f"messages[{index}].content") from exc
             checks.append(check)
             if not check.passed:
                 break
         result = PromptCheck(tuple(checks))
         if not result.passed:
-            self._count("prompt_failed" if checks[-1].failure else "prompt_blocked")
+            self._count("prompt_failed" if checks[-1].error else "prompt_blocked")
         return result
 
     def generate(self, chat: Chat, prompt: tuple[int, ...]) -> Generation:
@@ -152,7 +160,7 @@ class Gate:
 
     async def filter(
         self, generation: Generation, chat: Chat
-    ) -> AsyncIterator[Released | Finished]:
+    ) -> AsyncGenerator[Released | Finished]:
         """The post-filter: the response in pieces that have passed, then its end.
 
         Raises:
@@ -161,7 +169,7 @@ class Gate:
         hold = HoldBack(check_every_chars=self._check_every_chars)
         asked = next(m.text for m in reversed(chat.messages) if m.role == "user")
         check: Check | None = None
-        failure: str | None = None
+        error: ModerationError | None = None
         try:
             while True:
                 hold.add(await generation.take())
@@ -169,17 +177,17 @@ class Gate:
                 if hold.is_due or (at_end and hold.holds_text):
                     length = len(hold.text)
                     check = await self._check_response(hold.text, asked)
-                    failure = failure or check.failure
+                    error = error or check.error
                     if not check.passed:
-                        self._count("response_failed" if check.failure else "response_blocked")
+                        self._count("response_failed" if check.error else "response_blocked")
                         yield Finished("content_filter", generation.completion_tokens, check)
                         return
                     yield Released(hold.release(length))
                 if at_end:
                     assert generation.end is not None
                     if check is not None:  # an earlier failure stays visible to the end
-                        check = Check(check.passed, check.verdict, failure)
-                    self._count("passed_unchecked" if failure else "passed")
+                        check = Check(check.passed, check.verdict, error)
+                    self._count("passed_unchecked" if error else "passed")
                     yield Finished(
                         generation.end.finish_reason, generation.completion_tokens, check
                     )
@@ -188,22 +196,24 @@ class Gate:
             generation.close()
 
     async def _check_response(self, text: str, asked: str) -> Check:
-        deadline = time.monotonic() + self._deadline_s
         content = Content.response(text, context=asked)
         try:
-            return await self._check(content, deadline, admitted=True)
+            return await self._check(content, admitted=True)
         except ContentError as exc:
             return self._failed(exc)
 
-    async def _check(self, content: Content, deadline: float, *, admitted: bool) -> Check:
+    async def _check(self, content: Content, *, admitted: bool) -> Check:
         if (known := self._memory.recall(content, self._policy_set)) is not None:
             return Check(True, known)
         try:
             verdict = await self._judging.judge(
-                content, self._policy_set, deadline=deadline, admitted=admitted
+                content,
+                self._policy_set,
+                deadline=time.monotonic() + self._deadline_s,
+                admitted=admitted,
             )
-        except (EngineOverloaded, ContentError):
-            raise
+        except (EngineOverloaded, EngineClosed, ContentError):
+            raise  # no failure of the classifier: the policy set's `on_error` is not about these
         except ModerationError as exc:
             return self._failed(exc)
         passed = verdict.action in PASSING
@@ -213,7 +223,7 @@ class Gate:
 
     def _failed(self, exc: ModerationError) -> Check:
         _log.warning("a check failed: %s; on_error is %s", exc, self._policy_set.on_error)
-        return Check(self._policy_set.on_error == "allow", None, error_code(exc))
+        return Check(self._policy_set.on_error == "allow", None, exc)
 
     def _count(self, outcome: str) -> None:
         self._metrics.gate_outcomes.labels(outcome).inc()

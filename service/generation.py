@@ -92,7 +92,8 @@ class Generation:
             loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
 
         self._future = worker.submit(
-            lambda: generator.generate(prompt, chat, emit=emit, has_left=self._left.is_set)
+            lambda: generator.generate(prompt, chat, emit=emit, has_left=self._left.is_set),
+            deadline=deadline,
         )
         self._done = asyncio.wrap_future(self._future)
         self._done.add_done_callback(self._note_end)

@@ -1,7 +1,9 @@
 """The classifier as handlers see it: content in, verdict out, without blocking the event loop."""
 
+import threading
 from typing import Protocol
 
+from moderation.caller import PATIENT, Caller
 from moderation.content import Content
 from moderation.errors import EngineOverloaded
 from moderation.verdict import Verdict
@@ -14,7 +16,7 @@ class Judge(Protocol):
     """What judges contents; `moderation.moderator.Moderator` is the real one. Blocking."""
 
     def judge(
-        self, content: Content, policy_set: PolicySet, *, deadline: float | None = None
+        self, content: Content, policy_set: PolicySet, *, caller: Caller = PATIENT
     ) -> Verdict:
         """See `Moderator.judge`."""
         ...
@@ -43,14 +45,18 @@ class Judging:
         Raises:
             ModerationError: see `Moderator.judge` and `Worker.run`.
         """
+        left = threading.Event()
+        caller = Caller(deadline, left.is_set)
         try:
             verdict = await self._worker.run(
-                lambda: self._judge.judge(content, policy_set, deadline=deadline),
+                lambda: self._judge.judge(content, policy_set, caller=caller),
                 deadline=deadline,
                 admitted=admitted,
             )
         except EngineOverloaded:
             self._metrics.overloads.labels(self._worker.name).inc()
             raise
+        finally:
+            left.set()  # of a caller who was cancelled, the rest need not be scored
         self._metrics.count_verdict(content.surface, verdict)
         return verdict

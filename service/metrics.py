@@ -48,7 +48,7 @@ class Metrics:
         )
         self.overloads = Counter(
             "wardgate_overloads",
-            "Requests refused because a queue was full, by queue.",
+            "Requests refused because a queue was full, or too many `bodies` came, by queue.",
             ("queue",),
             registry=self.registry,
         )

@@ -3,15 +3,18 @@
 import asyncio
 import time
 import uuid
+from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from moderation.content import Content, Part
+from moderation.content import Content
+from moderation.errors import ContentError
+from moderation.verdict import Verdict
 from policies import PolicySet, Surface
 from service.callers import unless_caller_leaves
 from service.categories import moderation_result
-from service.errors import BadRequest
+from service.errors import BadRequest, content_at
 from service.moderation_input import parse_input
 from service.policy_choice import add_policies
 from service.runtime import Runtime, runtime_of
@@ -27,28 +30,45 @@ async def create_moderation(request: Request) -> Response:
     """Scores contents against the policies."""
     runtime = runtime_of(request)
     _ = runtime.judging  # first: a client that cannot be served need not be read
+    questions, policy_set = await _read(request, runtime)
+    return await unless_caller_leaves(request, _answer(runtime, questions, policy_set))
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One content, and what the caller calls its parts."""
+
+    content: Content
+    names: tuple[str, ...]
+
+
+async def _read(request: Request, runtime: Runtime) -> tuple[list[_Question], PolicySet]:
+    """What to judge, and by what; the body is dropped, or images would be held twice."""
     body = await read_body(request, ModerationRequest)
-    contents = await asyncio.to_thread(parse_input, body.input)
     policy_set = _policy_set(runtime, body)
-    return await unless_caller_leaves(request, _answer(runtime, body, contents, policy_set))
-
-
-async def _answer(
-    runtime: Runtime,
-    body: ModerationRequest,
-    contents: list[tuple[Part, ...]],
-    policy_set: PolicySet,
-) -> Response:
-    deadline = time.monotonic() + runtime.settings.deadline_s
-    verdicts = [
-        await runtime.judging.judge(
-            Content(surface=Surface(body.surface), parts=parts, context=body.context),
-            policy_set,
-            deadline=deadline,
-            admitted=index > 0,  # one at a time, so that a long list leaves room for others
-        )
-        for index, parts in enumerate(contents)
+    surface = Surface(body.surface)
+    questions = [
+        _Question(Content(surface=surface, parts=found.parts, context=body.context), found.names)
+        for found in await asyncio.to_thread(parse_input, body.input)
     ]
+    return questions, policy_set
+
+
+async def _answer(runtime: Runtime, questions: list[_Question], policy_set: PolicySet) -> Response:
+    deadline = time.monotonic() + runtime.settings.deadline_s
+    verdicts: list[Verdict] = []
+    for question in questions:
+        try:
+            verdict = await runtime.judging.judge(
+                question.content,
+                policy_set,
+                deadline=deadline,
+                admitted=bool(verdicts),  # one at a time: a long list leaves room for others
+            )
+        except ContentError as exc:
+            where = "input" if exc.part is None else question.names[exc.part]
+            raise content_at(exc, where) from exc
+        verdicts.append(verdict)
     return JSONResponse(
         {
             "id": f"modr-{uuid.uuid4().hex}",

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from dataclasses import dataclass
 from typing import Any
 
 from moderation.content import ImagePart, Part, TextPart
@@ -9,17 +10,28 @@ from service.errors import BadRequest, UnsupportedInput
 
 MAX_INPUTS = 1024
 """Texts or parts in one request."""
+MAX_TEXT_CHARS = 1_048_576
+"""No longer text can have as few tokens as the moderator takes: refused before any is scored."""
 
 
-def parse_input(value: Any) -> list[tuple[Part, ...]]:
-    """The parts of each content, one content a result.
+@dataclass(frozen=True, slots=True)
+class Input:
+    """The parts of one content, and what the caller calls each of them."""
+
+    parts: tuple[Part, ...]
+    names: tuple[str, ...]
+
+
+def parse_input(value: Any) -> list[Input]:
+    """The contents of a request, one a result.
 
     Raises:
-        BadRequest: another form, an empty list, a mixed list, a bad data URL.
+        BadRequest: another form, an empty list, a mixed list, an empty or too long text, a bad
+            data URL; names it.
         UnsupportedInput: an image by a remote URL, or an unknown kind of part.
     """
     if isinstance(value, str):
-        return [(TextPart(value),)]
+        return [Input((_text(value, "input"),), ("input",))]
     if not isinstance(value, list):
         raise BadRequest(
             "input has to be a text, a list of texts, or a list of parts", param="input"
@@ -34,21 +46,41 @@ def parse_input(value: Any) -> list[tuple[Part, ...]]:
             code="too_many_inputs",
         )
     if all(isinstance(item, str) for item in value):
-        return [(TextPart(item),) for item in value]
+        names = [f"input[{index}]" for index in range(len(value))]
+        return [
+            Input((_text(item, name),), (name,)) for item, name in zip(value, names, strict=True)
+        ]
     if all(isinstance(item, dict) for item in value):
-        return [tuple(_part(item, f"input[{index}]") for index, item in enumerate(value))]
+        named = [_part(item, f"input[{index}]") for index, item in enumerate(value)]
+        return [Input(tuple(part for part, _ in named), tuple(name for _, name in named))]
     raise BadRequest(
         "input mixes texts and other things; expected all texts, or all parts", param="input"
     )
 
 
-def _part(item: dict[str, Any], where: str) -> Part:
+def _text(text: str, where: str) -> TextPart:
+    if not text.strip():
+        raise BadRequest(
+            f"{where} is an empty text; expected something to judge",
+            param=where,
+            code="content_empty",
+        )
+    if len(text) > MAX_TEXT_CHARS:
+        raise BadRequest(
+            f"{where} has {len(text)} characters; at most {MAX_TEXT_CHARS} can be judged: split it",
+            param=where,
+            code="content_too_long",
+        )
+    return TextPart(text)
+
+
+def _part(item: dict[str, Any], where: str) -> tuple[Part, str]:
     kind = item.get("type")
     if kind == "text":
         text = item.get("text")
         if not isinstance(text, str):
             raise BadRequest(f"{where}.text has to be a text", param=f"{where}.text")
-        return TextPart(text)
+        return _text(text, f"{where}.text"), f"{where}.text"
     if kind == "image_url":
         image = item.get("image_url")
         url = image.get("url") if isinstance(image, dict) else None
@@ -57,7 +89,8 @@ def _part(item: dict[str, Any], where: str) -> Part:
                 f'{where}.image_url has to be {{"url": "data:image/png;base64,..."}}',
                 param=f"{where}.image_url",
             )
-        return ImagePart(decode_data_url(url, f"{where}.image_url.url"))
+        name = f"{where}.image_url.url"
+        return ImagePart(decode_data_url(url, name)), name
     raise UnsupportedInput(
         f"{where} is of an unknown type; expected 'text' or 'image_url'",
         param=f"{where}.type",

@@ -8,8 +8,9 @@ from typing import Literal
 
 from fastapi import Request
 
-from moderation.errors import EngineError
+from moderation.errors import EngineClosed, EngineError
 from policies import PolicyLibrary
+from service.body_limit import InFlight
 from service.errors import NotReady
 from service.gate import Gate
 from service.generation import Generator
@@ -19,6 +20,9 @@ from service.settings import Settings
 from service.worker import Worker
 
 _log = logging.getLogger(__name__)
+
+MAX_RETRY_AFTER_S = 60.0
+"""No caller is told to come back later: by then a queue looks quite different."""
 
 State = Literal["loading", "ready", "failed", "stopped"]
 
@@ -48,13 +52,22 @@ class Runtime:
         self.library = library
         self.policy_set = library.policy_set(settings.policy_set)
         self.metrics = Metrics()
+        self.bodies = InFlight(settings.max_bodies_bytes, self.metrics)
         self.created = int(time.time())
         self.failure: BaseException | None = None
         """Why the models could not be loaded."""
         self._load_judge = load_judge
         self._load_generator = load_generator
-        self._judge_worker = Worker("classifier", capacity=settings.queue_capacity)
-        self._generator_worker = Worker("generator", capacity=settings.generation_queue_capacity)
+        self._judge_worker = Worker(
+            "classifier",
+            capacity=settings.queue_capacity,
+            max_retry_after_s=min(MAX_RETRY_AFTER_S, settings.deadline_s),
+        )
+        self._generator_worker = Worker(
+            "generator",
+            capacity=settings.generation_queue_capacity,
+            max_retry_after_s=min(MAX_RETRY_AFTER_S, settings.generation_deadline_s),
+        )
         self._judging: Judging | None = None
         self._gate: Gate | None = None
         self._loaded = False
@@ -101,6 +114,8 @@ class Runtime:
             if self._load_generator is not None:
                 loading = self._generator_worker.submit(self._load_generator)
                 self._gate = self._make_gate(self._judging, await asyncio.wrap_future(loading))
+        except EngineClosed:  # told to stop before there was anything to serve
+            return
         except Exception as exc:
             # the worker wraps what is no ModerationError; the reason is what went wrong inside
             wrapped = isinstance(exc, EngineError) and exc.__cause__ is not None
@@ -110,10 +125,22 @@ class Runtime:
         self._loaded = True
         _log.info("ready after %.1f s", time.monotonic() - started)
 
+    async def stop(self) -> None:
+        """Answers everyone who waits, those included whose body is still coming; see `close`."""
+        self.bodies.stop()
+        await asyncio.to_thread(self.close)
+
     def close(self) -> None:
-        """Answers everyone who waits and stops the threads; blocks until they have ended."""
-        self._generator_worker.close()
-        self._judge_worker.close()
+        """Answers everyone who waits and stops the threads; blocks until they have ended.
+
+        What runs has `stop_grace_s` to end, models that are still loading have none.
+        """
+        workers = (self._generator_worker, self._judge_worker)
+        for worker in workers:
+            worker.refuse()
+        end = time.monotonic() + (self.settings.stop_grace_s if self._loaded else 0.0)
+        for worker in workers:
+            worker.close(timeout_s=max(0.0, end - time.monotonic()))
 
     def _make_gate(self, judging: Judging, generator: Generator) -> Gate:
         return Gate(

@@ -1,5 +1,7 @@
 """Request bodies: read within the limit, parsed off the event loop, refused in clear words.
 
+What a body could be made to cost is bounded before it is parsed; see `service.json_screen`.
+
 Knows the fields of the requests; what they mean is the business of the handlers.
 """
 
@@ -7,12 +9,23 @@ import asyncio
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from service.errors import BadRequest, InvalidJson
+from service.errors import BadRequest, BodyTooComplex, InvalidJson
+from service.json_screen import has_more_pieces
+
+MAX_PIECES = 100_000
+"""Strings, commas, colons and opening brackets of one body. The longest conversation that is
+taken, 2048 messages of two text parts, has about half as many."""
 
 Unit = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Penalty = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
+MAX_STOPS = 8
+Stops = Annotated[
+    tuple[str, ...],
+    Field(max_length=MAX_STOPS, fail_fast=True),
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value, str | list[str]),
+]
 
 
 class Body(BaseModel):
@@ -35,7 +48,10 @@ class ModerationRequest(Body):
         " of a policy set, whose policies are then judged as well.",
     )
     policies: tuple[str, ...] = Field(
-        (), max_length=256, description="Ids of policies to judge on top of the operator's set."
+        (),
+        max_length=256,
+        fail_fast=True,
+        description="Ids of policies to judge on top of the operator's set.",
     )
     surface: Literal["prompt", "response"] = Field(
         "prompt", description="Whose words the content is: a user's prompt or a response."
@@ -70,7 +86,7 @@ class ChatRequest(Body):
     """`POST /v1/chat/completions`: what is honoured, what is ignored as harmless, what is
     refused unless it asks for nothing."""
 
-    messages: tuple[ChatMessage, ...] = Field(min_length=1, max_length=2048)
+    messages: tuple[ChatMessage, ...] = Field(min_length=1, max_length=2048, fail_fast=True)
     model: str = Field("", max_length=256, description="Ignored: one generator is loaded.")
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -80,7 +96,7 @@ class ChatRequest(Body):
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    stop: str | tuple[str, ...] | None = None
+    stop: Stops | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
 
@@ -98,13 +114,13 @@ class ChatRequest(Body):
     n: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: Any = None
     tools: Any = None
     tool_choice: Any = None
     functions: Any = None
     function_call: Any = None
     response_format: Any = None
-    modalities: tuple[str, ...] | None = None
+    modalities: Any = None
     audio: Any = None
     prediction: Any = None
     web_search_options: Any = None
@@ -132,15 +148,23 @@ async def read_body(request: Request, model: type[Model]) -> Model:
     """The parsed body of a request.
 
     Raises:
-        BodyTooLarge: from the middleware that counts the bytes.
+        BodyTooLarge, BodyTimeout, BodiesOverloaded: from the middleware that counts the bytes.
+        BodyTooComplex: more than `MAX_PIECES`.
         InvalidJson: the body is no JSON.
         BadRequest: a field is missing, unknown or of the wrong kind; names it.
     """
-    raw = await request.body()
+    raw = bytearray()  # `request.body()` would hold it twice, and to the end of the request
+    async for chunk in request.stream():
+        raw += chunk
     return await asyncio.to_thread(_parse, raw, model)  # megabytes of base64 take a while
 
 
-def _parse(raw: bytes, model: type[Model]) -> Model:
+def _parse(raw: bytearray, model: type[Model]) -> Model:
+    if has_more_pieces(raw, MAX_PIECES):
+        raise BodyTooComplex(
+            f"the body has more than {MAX_PIECES} strings, commas, colons and opening brackets;"
+            " send less in one request"
+        )
     try:
         return model.model_validate_json(raw)
     except ValidationError as exc:

@@ -7,10 +7,10 @@ defaults. A name that is no setting is an error, in the environment as in the fi
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -80,6 +80,15 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, description="Larger request bodies are refused with 413."
     )
+    max_bodies_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=1024,
+        description="Bytes of the bodies of all unanswered requests together, the first 64 KiB of"
+        " each not counted; past it, 429.",
+    )
+    body_deadline_s: float = Field(
+        60.0, gt=0, description="Seconds that a request body may take to come; then 408."
+    )
     queue_capacity: int = Field(
         64, ge=1, description="Requests that may wait for the classifier; past it, 429."
     )
@@ -95,6 +104,12 @@ class Settings(BaseSettings):
     generation_deadline_s: float = Field(
         600.0, gt=0, description="Seconds that one chat completion may take in all."
     )
+    stop_grace_s: float = Field(
+        3.0,
+        ge=0,
+        description="Seconds that what runs has to end when the service is told to stop; then its"
+        " callers get 503.",
+    )
     max_new_tokens: int = Field(
         1024, ge=1, description="Most tokens of one completion; also the default of `max_tokens`."
     )
@@ -107,6 +122,12 @@ class Settings(BaseSettings):
         "I can't answer this: the request was blocked by the content policy.",
         min_length=1,
         description="What a blocked prompt is answered with.",
+    )
+    unchecked_text: str = Field(
+        "I can't answer this: it could not be checked against the content policy. Try again later.",
+        min_length=1,
+        description="What a prompt is answered with that could not be checked, where the policy"
+        " set's `on_error` is `block`.",
     )
     check_every_chars: int = Field(
         160,
@@ -125,6 +146,15 @@ class Settings(BaseSettings):
     def base(self) -> EmbeddedBase:
         """The base of the embedded models."""
         return EmbeddedBase(self.cache_dir, self.embedded_base)
+
+    @model_validator(mode="after")
+    def _holds_one_body(self) -> Self:
+        if self.max_bodies_bytes < self.max_body_bytes:
+            raise ValueError(
+                f"max_bodies_bytes is {self.max_bodies_bytes} and has to hold at least one body of"
+                f" max_body_bytes, {self.max_body_bytes}"
+            )
+        return self
 
     @field_validator("policy_dirs", mode="before")
     @classmethod

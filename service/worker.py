@@ -2,11 +2,13 @@
 
 The event loop never waits for a model: `submit` returns a future at once or raises
 `EngineOverloaded` before anything is queued. One failed job answers only its own caller. When the
-thread dies or is closed, everyone who waits is answered with `EngineStopped`.
+thread dies, everyone who waits is answered with `EngineStopped`; when it is closed, with
+`EngineClosed`.
 Knows nothing of models or HTTP.
 """
 
 import asyncio
+import statistics
 import threading
 import time
 from collections import deque
@@ -16,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from moderation.errors import (
+    EngineClosed,
     EngineError,
     EngineOverloaded,
     EngineStopped,
@@ -29,25 +32,31 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class _Job:
     work: Callable[[], Any]
+    is_typical: bool
+    """Whether what it takes says something about the next; loading a model does not."""
     future: Future[Any] = field(default_factory=Future)
 
 
 class Worker:
     """One thread that owns a model; every method is safe from any thread."""
 
-    def __init__(self, name: str, *, capacity: int) -> None:
+    def __init__(self, name: str, *, capacity: int, max_retry_after_s: float = 60.0) -> None:
         """
         Args:
             name: what messages and metrics call it.
             capacity: jobs that may wait; one more may run.
+            max_retry_after_s: no caller is told to come back later than this.
         """
         self.name = name
         self.capacity = capacity
+        self.job_seconds: deque[float] = deque(maxlen=31)
+        """What the last jobs with a deadline took; a wait is expected by their median, which one
+        slow job among them does not move."""
+        self._max_retry_after_s = max_retry_after_s
         self._waiting: deque[_Job] = deque()
         self._changed = threading.Condition()
-        self._running = False
-        self._stopped: str | None = None
-        self._job_seconds = 1.0  # moving average, for `retry_after_s`
+        self._running: _Job | None = None
+        self._stopped: EngineStopped | None = None
         self._thread = threading.Thread(target=self._loop, name=f"wardgate-{name}", daemon=True)
 
     def start(self) -> None:
@@ -62,34 +71,51 @@ class Worker:
     @property
     def depth(self) -> int:
         """Jobs that wait or run."""
-        return len(self._waiting) + self._running
+        return len(self._waiting) + (self._running is not None)
 
-    def submit(self, work: Callable[[], T], *, admitted: bool = False) -> Future[T]:
+    def submit(
+        self, work: Callable[[], T], *, deadline: float | None = None, admitted: bool = False
+    ) -> Future[T]:
         """Queues a job.
 
         Args:
             work: called on the thread; has to watch its own deadline.
+            deadline: `time.monotonic()` after which its result is of no use.
             admitted: part of something that was let in before, hence never refused as too much.
                 At most one such job a request waits at a time, so the queue stays bounded.
 
         Raises:
-            EngineOverloaded: `capacity` jobs wait already.
-            EngineStopped: the thread died or was closed.
+            EngineOverloaded: `capacity` jobs wait already, or so many that it could not begin by
+                its deadline.
+            EngineStopped: the thread died, or was closed (`EngineClosed`).
         """
-        job = _Job(work)
+        job = _Job(work, is_typical=deadline is not None)
         with self._changed:
             if self._stopped is not None:
-                raise EngineStopped(self._stopped)
-            if len(self._waiting) >= self.capacity and not admitted:
-                wait_s = max(1.0, self._job_seconds * len(self._waiting))
-                raise EngineOverloaded(
-                    f"the {self.name} queue holds {len(self._waiting)} of {self.capacity}"
-                    f" requests; retry in {wait_s:.0f} s",
-                    retry_after_s=wait_s,
-                )
+                raise type(self._stopped)(str(self._stopped))
+            if not admitted:
+                self._check_room(deadline)
             self._waiting.append(job)
             self._changed.notify()
         return job.future
+
+    def _check_room(self, deadline: float | None) -> None:
+        job_seconds = statistics.median(self.job_seconds) if self.job_seconds else 0.0
+        wait_s = job_seconds * len(self._waiting)
+        if len(self._waiting) >= self.capacity:
+            found = f"{len(self._waiting)} of {self.capacity} requests"
+        elif deadline is not None and time.monotonic() + wait_s > deadline:
+            found = (
+                f"{len(self._waiting)} requests, an expected wait of {wait_s:.0f} s, which is past"
+                " the deadline"
+            )
+        else:
+            return
+        retry_after_s = min(max(1.0, wait_s), self._max_retry_after_s)
+        raise EngineOverloaded(
+            f"the {self.name} queue holds {found}; retry in {retry_after_s:.0f} s",
+            retry_after_s=retry_after_s,
+        )
 
     async def run(self, work: Callable[[], T], *, deadline: float, admitted: bool = False) -> T:
         """Queues a job and waits for its result; a caller who is cancelled takes it back.
@@ -104,7 +130,7 @@ class Worker:
             EngineError: see `submit`; or the job failed in a way that is no `ModerationError`.
             ModerationError: what the job raised.
         """
-        future = self.submit(work, admitted=admitted)
+        future = self.submit(work, deadline=deadline, admitted=admitted)
         try:
             return await asyncio.wait_for(
                 asyncio.wrap_future(future), max(0.0, deadline - time.monotonic())
@@ -122,11 +148,21 @@ class Worker:
             if future.cancel():
                 self._waiting = deque(job for job in self._waiting if job.future is not future)
 
+    def refuse(self) -> None:
+        """Takes no more jobs, and answers everyone who waits with `EngineClosed`."""
+        self._stop(EngineClosed(f"the {self.name} was closed, because the service is stopping"))
+
     def close(self, *, timeout_s: float = 10.0) -> None:
-        """Answers everyone who waits with `EngineStopped`, lets the running job end, returns."""
-        self._stop(f"the {self.name} was closed")
+        """As `refuse`; then gives the running job some time to end, and returns.
+
+        The caller of a job that does not end in time is answered too; its result goes nowhere.
+        """
+        self.refuse()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
+        with self._changed:
+            if self._running is not None and self._stopped is not None:
+                _answer(self._running, self._stopped)
 
     def _loop(self) -> None:
         try:
@@ -134,12 +170,15 @@ class Worker:
                 started = time.monotonic()
                 self._work(job)
                 seconds = time.monotonic() - started
-                self._job_seconds += 0.2 * (seconds - self._job_seconds)
-                self._running = False
+                with self._changed:
+                    if job.is_typical:
+                        self.job_seconds.append(seconds)
+                    self._running = None
         except BaseException as exc:  # not of a job: the thread itself is dying
-            self._stop(f"the {self.name} died ({type(exc).__name__}); restart the service")
+            reason = f"the {self.name} died ({type(exc).__name__}); restart the service"
+            self._stop(EngineStopped(reason))
         finally:
-            self._running = False
+            self._running = None
 
     def _next(self) -> _Job | None:
         with self._changed:
@@ -150,7 +189,7 @@ class Worker:
                     job = self._waiting.popleft()
                     # from here on the future cannot be cancelled, so setting it cannot fail
                     if job.future.set_running_or_notify_cancel():
-                        self._running = True
+                        self._running = job
                         return job
                 else:
                     self._changed.wait()
@@ -159,20 +198,25 @@ class Worker:
         try:
             result = job.work()
         except ModerationError as exc:
-            job.future.set_exception(exc)
+            self._settle(job, exc)
         except Exception as exc:
             # its words may hold content; the cause is kept for the log
             failed = EngineError(f"the {self.name} failed on this item ({type(exc).__name__})")
             failed.__cause__ = exc
-            job.future.set_exception(failed)
+            self._settle(job, failed)
         except BaseException as exc:
-            stopped = EngineStopped(f"the {self.name} died ({type(exc).__name__})")
-            job.future.set_exception(stopped)
+            self._settle(job, EngineStopped(f"the {self.name} died ({type(exc).__name__})"))
             raise
         else:
-            job.future.set_result(result)
+            with self._changed:
+                if not job.future.done():
+                    job.future.set_result(result)
 
-    def _stop(self, reason: str) -> None:
+    def _settle(self, job: _Job, exc: ModerationError) -> None:
+        with self._changed:
+            _answer(job, exc)
+
+    def _stop(self, reason: EngineStopped) -> None:
         with self._changed:
             if self._stopped is None:
                 self._stopped = reason
@@ -180,4 +224,10 @@ class Worker:
             self._changed.notify_all()
         for job in left:
             if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(EngineStopped(reason))
+                _answer(job, reason)
+
+
+def _answer(job: _Job, exc: ModerationError) -> None:
+    """The failure of a job, unless its caller was answered already: `close` may be first."""
+    if not job.future.done():
+        job.future.set_exception(exc)

@@ -77,12 +77,10 @@ def _check(settings: "Settings", library: PolicyLibrary) -> int:
 
 def _run(settings: "Settings", library: PolicyLibrary) -> int:
     """Serves until a signal comes, or the models cannot be loaded; returns the exit code."""
-    import uvicorn
-
-    from service.app import create_app
     from service.logs import configure_logging
     from service.models import load_generator, load_judge
     from service.runtime import Runtime
+    from service.server import Server
 
     configure_logging(settings.log_level)
     try:
@@ -104,21 +102,12 @@ def _run(settings: "Settings", library: PolicyLibrary) -> int:
     )
 
     def when_loaded(loaded: "Runtime") -> None:
-        if loaded.failure is None:
+        if loaded.state == "ready":
             _say(_welcome(url, loaded))
-        else:
+        elif loaded.failure is not None:
             server.should_exit = True
 
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(runtime, when_loaded=when_loaded),
-            log_config=None,
-            log_level="warning",
-            access_log=False,  # the application writes its own, as JSON
-            server_header=False,
-            timeout_graceful_shutdown=10,
-        )
-    )
+    server = Server(runtime, when_loaded=when_loaded)
     if settings.host not in LOOPBACK:
         _say(f"warning: anyone who reaches {settings.host} can use this service: it has no keys")
     _say(f"listening on {url}; loading the models")

@@ -130,7 +130,7 @@ def test_listing_models(client: OpenAI) -> None:
 
 
 def test_bad_requests_raise_their_own_class(client: OpenAI) -> None:
-    with pytest.raises(BadRequestError, match="part 0 is an empty text") as caught:
+    with pytest.raises(BadRequestError, match="input is an empty text") as caught:
         client.moderations.create(input="")
     assert caught.value.code == "content_empty"
     with pytest.raises(BadRequestError, match="'n' is not supported") as caught:

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moderation.caller import Caller
 from moderation.checkpoints import Classifier
 from moderation.content import Content, Part, TextPart
 from moderation.errors import (
+    CallerLeft,
     ContentEmpty,
     ContentTooLong,
     EngineTimeout,
@@ -231,7 +233,7 @@ def test_the_most_severe_action_wins(moderator: Moderator) -> None:
 
 def test_a_deadline_that_has_passed_is_an_error(moderator: Moderator, engine: WordEngine) -> None:
     with pytest.raises(EngineTimeout, match="the deadline passed"):
-        moderator.judge(Content.prompt("cake"), policy_set(), deadline=time.monotonic())
+        moderator.judge(Content.prompt("cake"), policy_set(), caller=Caller(time.monotonic()))
     assert engine.prompts == []
 
 
@@ -240,9 +242,18 @@ def test_no_window_is_begun_after_the_deadline(small_tokenizer: SafeTokenizer) -
     moderator = Moderator(LIBRARY, word_classifier(engine, window_tokens=40))
     with pytest.raises(EngineTimeout, match="before the whole content was scored"):
         moderator.judge(
-            Content.prompt("word " * 2000), policy_set(), deadline=time.monotonic() + 0.3
+            Content.prompt("word " * 2000), policy_set(), caller=Caller(time.monotonic() + 0.3)
         )
     assert 1 <= len(engine.prompts) <= 8
+
+
+def test_no_window_is_begun_after_the_caller_has_left(
+    moderator: Moderator, engine: WordEngine
+) -> None:
+    caller = Caller(has_left=lambda: len(engine.prompts) >= 3)
+    with pytest.raises(CallerLeft, match="before the whole content was scored"):
+        moderator.judge(Content.prompt("word " * 4000), policy_set(), caller=caller)
+    assert len(engine.prompts) == 3
 
 
 def test_the_prompt_that_a_response_answers_is_shown_and_not_judged(

@@ -24,11 +24,11 @@ from moderation.templates import TEMPLATES
 from moderation.tokenizer import SafeTokenizer
 from moderation.verdict import ModelInfo
 from policies import Action, PolicyLibrary, PolicyRule, PolicySet, load_library
-from service.app import create_app
 from service.chat import Chat
 from service.generation import End, Generator, Piece
 from service.judging import Judge
 from service.runtime import Runtime
+from service.server import Server
 from service.settings import Settings
 
 CONTROLS = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>")
@@ -214,6 +214,19 @@ def serving_runtime(
     **changes: Any,
 ) -> Iterator[tuple[str, Runtime]]:
     """See `serving`; the runtime too."""
+    with serving_server(judge, generator, wait_ready=wait_ready, **changes) as (url, runtime, _):
+        yield url, runtime
+
+
+@contextmanager
+def serving_server(
+    judge: Judge | Callable[[], Judge] | None = None,
+    generator: Generator | None = None,
+    *,
+    wait_ready: bool = True,
+    **changes: Any,
+) -> Iterator[tuple[str, Runtime, uvicorn.Server]]:
+    """See `serving`; the runtime and the server too."""
     parts = judge or scripted_moderator(ScriptedEngine(bad_is_bad))
     load_judge = parts if callable(parts) else lambda: parts
     runtime = Runtime(
@@ -223,15 +236,13 @@ def serving_runtime(
         load_generator=(lambda: generator) if generator is not None else None,
     )
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(runtime), log_config=None, access_log=False, ws="none")
-    )
+    server = Server(runtime)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     try:
         _wait_until(lambda: server.started and (not wait_ready or runtime.state != "loading"))
-        yield url, runtime
+        yield url, runtime, server
     finally:
         server.should_exit = True
         thread.join(15)

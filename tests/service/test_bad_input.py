@@ -208,7 +208,9 @@ def test_a_client_that_sends_all_before_it_reads_gets_the_413_too(url: str) -> N
         ({"max_completion_tokens": 101}, "max_completion_tokens", "max_tokens_too_large"),
         ({"max_tokens": 0}, "max_tokens", "invalid_parameter"),
         ({"stop": [""]}, "stop", "invalid_request"),
-        ({"stop": ["a"] * 9}, "stop", "invalid_request"),
+        ({"stop": ["a"] * 9}, "stop", "invalid_parameter"),
+        ({"stop": [1]}, "stop.0", "invalid_parameter"),
+        ({"stop": 1}, "stop", "invalid_parameter"),
         ({"top_q": 1}, "top_q", "unknown_parameter"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from moderation.errors import Unscorable
+from moderation.errors import EngineError, EngineStopped, EngineTimeout, Unscorable
 from tests.service.scripted import (
     RecitingGenerator,
     ScriptedEngine,
@@ -103,6 +103,128 @@ def test_a_blocked_prompt_is_an_error_where_the_settings_say_so(
             error = error_of(complete(url, chat_body("BAD", stream=stream)), 400)
             assert error["code"] == "content_filter"
             assert error["wardgate"]["verdict"]["action"] == "block"
+    assert generator.said == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_without_a_verdict_is_not_told_to_be_blocked(
+    generator: RecitingGenerator, stream: bool
+) -> None:
+    def unscorable(text: str) -> float:
+        raise Unscorable("NaN")
+
+    with serving(scripted_moderator(ScriptedEngine(unscorable)), generator) as url:
+        response = complete(url, chat_body("Hi", stream=stream))
+    assert response.status_code == 200
+    assert "could not be checked" in response.text
+    assert "blocked by" not in response.text
+    assert '"failure":"unscorable"' in response.text
+    assert '"finish_reason":"content_filter"' in response.text
+    assert generator.said == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("failure", "status", "code"),
+    [
+        (Unscorable("NaN"), 500, "unscorable"),
+        (EngineTimeout("late"), 504, "timeout"),
+        (EngineStopped("died"), 503, "engine_stopped"),
+    ],
+)
+def test_where_a_block_is_an_error_a_failure_has_its_own_status(
+    generator: RecitingGenerator, failure: EngineError, status: int, code: str, stream: bool
+) -> None:
+    def fail(text: str) -> float:
+        raise failure
+
+    moderator = scripted_moderator(ScriptedEngine(fail))
+    with serving(moderator, generator, blocked_prompt="error") as url:
+        error = error_of(complete(url, chat_body("Hi", stream=stream)), status)
+    assert error["code"] == code
+    assert generator.said == []
+
+
+def long_chat(turns: int) -> dict[str, Any]:
+    messages = [
+        {"role": role, "content": f"{role} says {turn}"}
+        for turn in range(turns)
+        for role in ("user", "assistant")
+    ]
+    return {"messages": [*messages, {"role": "user", "content": "BYE"}]}
+
+
+def test_each_message_of_a_long_chat_has_the_deadline_to_itself() -> None:
+    def slowly(_: str) -> float:
+        time.sleep(0.1)
+        return 0.0
+
+    generator = RecitingGenerator()
+    engine = ScriptedEngine(slowly)
+    with serving(scripted_moderator(engine), generator, deadline_s=1.0) as url:
+        body = complete(url, long_chat(10)).json()
+    assert [m["failure"] for m in body["wardgate"]["prompt"]["messages"]] == [None] * 21
+    assert body["choices"][0]["finish_reason"] == "stop"
+
+
+def test_while_the_prompt_is_checked_a_stream_has_its_headers_and_comments(
+    generator: RecitingGenerator,
+) -> None:
+    go = threading.Event()
+
+    def wait(text: str) -> float:
+        go.wait(10)
+        return bad_is_bad(text)
+
+    engine = ScriptedEngine(wait)
+    with serving(scripted_moderator(engine), generator, keep_alive_s=0.05) as url:
+        path = f"{url}/v1/chat/completions"
+        for text, reason in (("Hi", "stop"), ("BAD", "content_filter")):
+            go.clear()
+            body = chat_body(text, stream=True)
+            with httpx.stream("POST", path, json=body, timeout=15) as response:
+                lines = response.iter_lines()
+                assert response.status_code == 200
+                assert any(line == ": checking" for line in lines)
+                assert engine.asked == [] or engine.asked[-1].text != text, "not judged yet"
+                go.set()
+                rest = "\n".join(lines)
+            assert f'"finish_reason":"{reason}"' in rest
+            assert rest.rstrip().endswith("data: [DONE]")
+
+
+def test_where_a_block_is_an_error_a_stream_waits_for_the_verdict(
+    generator: RecitingGenerator,
+) -> None:
+    def slowly(text: str) -> float:
+        time.sleep(0.4)
+        return bad_is_bad(text)
+
+    moderator = scripted_moderator(ScriptedEngine(slowly))
+    with serving(moderator, generator, keep_alive_s=0.05, blocked_prompt="error") as url:
+        error = error_of(complete(url, chat_body("BAD", stream=True)), 400)
+        assert error["code"] == "content_filter"
+        assert complete(url, chat_body("Hi", stream=True)).status_code == 200
+
+
+def test_a_client_who_leaves_while_a_stream_waits_for_the_verdict_is_not_generated_for(
+    generator: RecitingGenerator,
+) -> None:
+    go = threading.Event()
+
+    def wait(_: str) -> float:
+        go.wait(10)
+        return 0.0
+
+    moderator = scripted_moderator(ScriptedEngine(wait))
+    with serving_runtime(moderator, generator, keep_alive_s=0.05) as (url, runtime):
+        body = chat_body("Hi", stream=True)
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body) as response:
+            assert next(response.iter_lines())
+        time.sleep(0.3)  # until the server has seen that the line is closed
+        go.set()
+        depth = runtime.metrics.registry.get_sample_value
+        wait_until(lambda: depth("wardgate_queue_depth", {"queue": "classifier"}) == 0)
     assert generator.said == []
 
 
@@ -302,3 +424,13 @@ def test_streams_are_ascii_json_whatever_the_text(engine: ScriptedEngine) -> Non
     assert response.content.isascii()
     assert streamed_text(stream_events(response)) == "One\u2028two\x85 😀."
     assert json.loads(response.text.split("\n\n")[1].removeprefix("data: "))
+
+
+def test_a_message_that_cannot_be_judged_is_named(
+    engine: ScriptedEngine, generator: RecitingGenerator
+) -> None:
+    messages = [{"role": "system", "content": "Hi"}, {"role": "user", "content": "a b " * 10_000}]
+    with serving(scripted_moderator(engine), generator) as url:
+        error = error_of(complete(url, {"messages": messages}), 400)
+    assert (error["param"], error["code"]) == ("messages[1].content", "content_too_long")
+    assert error["message"].startswith("messages[1].content has 40000 tokens")

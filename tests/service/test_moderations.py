@@ -7,9 +7,10 @@ import httpx
 import pytest
 from PIL import Image, ImageDraw
 
-from moderation.moderator import Moderator
+from moderation.moderator import ContentLimits, Moderator
 from moderation.ocr import ImageText
 from service.categories import POLICY_OF_CATEGORY
+from service.moderation_input import MAX_TEXT_CHARS
 from tests.service.scripted import (
     LIBRARY,
     ScriptedEngine,
@@ -191,3 +192,52 @@ def test_metrics_count_verdicts_requests_and_queues(url: str) -> None:
     assert 'wardgate_requests_total{route="/v1/moderations",status="200"}' in text
     assert 'wardgate_queue_depth{queue="classifier"} 0.0' in text
     assert "wardgate_scoring_seconds_bucket" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "where", "code"),
+    [
+        pytest.param("  ", "input", "content_empty", id="empty text"),
+        pytest.param(["fine", ""], "input[1]", "content_empty", id="empty text of a list"),
+        pytest.param(["fine", "a" * 1_048_577], "input[1]", "content_too_long", id="too long"),
+        pytest.param(
+            [{"type": "text", "text": "fine"}, {"type": "text", "text": " "}],
+            "input[1].text",
+            "content_empty",
+            id="empty part",
+        ),
+        pytest.param(
+            [{"type": "text", "text": "fine"}] * 65, "input", "content_too_long", id="many parts"
+        ),
+        pytest.param(
+            [
+                {"type": "text", "text": "fine"},
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+            ],
+            "input[1].image_url.url",
+            "unreadable_image",
+            id="no image",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_and_looked_for_before_anything_is_scored(
+    value: object, where: str, code: str
+) -> None:
+    engine = ScriptedEngine(bad_is_bad)
+    with serving(scripted_moderator(engine), max_body_bytes=4 * 2**20) as url:
+        error = error_of(httpx.post(f"{url}/v1/moderations", json={"input": value}), 400)
+    assert (error["param"], error["code"]) == (where, code)
+    assert error["message"].startswith(where)
+    assert engine.asked == [] or code == "unreadable_image"
+
+
+def test_a_text_of_a_list_with_too_many_tokens_is_named() -> None:
+    with serving() as url:
+        body = {"input": ["fine", "a b " * 10_000]}
+        error = error_of(httpx.post(f"{url}/v1/moderations", json=body, timeout=20), 400)
+    assert (error["param"], error["code"]) == ("input[1]", "content_too_long")
+    assert error["message"].startswith("input[1] has 40000 tokens")
+
+
+def test_no_text_that_the_moderator_takes_is_too_long_for_the_service() -> None:
+    assert ContentLimits().max_tokens * 32 == MAX_TEXT_CHARS

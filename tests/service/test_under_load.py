@@ -148,6 +148,21 @@ def test_a_caller_who_leaves_is_not_scored() -> None:
         assert "left" not in slow.begun
 
 
+@pytest.mark.parametrize("path", ["moderations", "chat/completions"])
+def test_a_caller_who_leaves_stops_the_scoring_of_a_long_text(path: str) -> None:
+    slow = Slow()
+    text = "WAIT " * 5000
+    body = {"input": text} if path == "moderations" else chat_body(text)
+    moderator = scripted_moderator(ScriptedEngine(slow))
+    with serving_runtime(moderator, RecitingGenerator()) as (url, runtime):
+        with pytest.raises(httpx.ReadTimeout, match="timed out"):
+            httpx.post(f"{url}/v1/{path}", json=body, timeout=0.5)
+        time.sleep(0.3)  # until the server has seen that the line is closed
+        slow.go.set()
+        wait_until(depth_is(runtime, 0))
+        assert len(slow.begun) == 1, "of more than ten windows"
+
+
 def test_a_poisoned_item_answers_its_own_caller_only() -> None:
     def poisoned(text: str) -> float:
         if "POISON" in text:

@@ -2,10 +2,12 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from moderation.errors import (
+    EngineClosed,
     EngineError,
     EngineOverloaded,
     EngineStopped,
@@ -51,6 +53,54 @@ def test_past_capacity_a_caller_is_refused_before_anything_is_queued(worker: Wor
     admitted = worker.submit(lambda: 2, admitted=True)
     gate.set()
     assert [job.result(5) for job in (*queued, admitted)] == [1, 1, 2]
+
+
+def known(*seconds: float, **more: Any) -> Worker:
+    """A worker, not started, whose last jobs took so long; one job waits."""
+    made = Worker("classifier", capacity=4, **more)
+    made.job_seconds.extend(seconds)
+    made.submit(lambda: None)
+    return made
+
+
+def test_one_slow_job_does_not_drive_callers_away() -> None:
+    worker = known(0.1, 0.1, 400.0, 0.1, 0.1)
+    worker.submit(lambda: None, deadline=soon())
+    for _ in range(2):
+        worker.submit(lambda: None)
+    with pytest.raises(EngineOverloaded, match="holds 4 of 4") as caught:
+        worker.submit(lambda: None)
+    assert caught.value.retry_after_s == 1.0
+
+
+def test_a_caller_is_never_told_to_wait_longer_than_the_most() -> None:
+    worker = known(400.0, max_retry_after_s=60.0)
+    with pytest.raises(EngineOverloaded, match="retry in 60 s") as caught:
+        worker.submit(lambda: None, deadline=soon())
+    assert caught.value.retry_after_s == 60.0
+
+
+def test_a_caller_who_cannot_be_served_in_time_is_refused_at_once() -> None:
+    worker = known(8.0, 8.0)
+    with pytest.raises(EngineOverloaded, match="expected wait of 8 s"):
+        worker.submit(lambda: None, deadline=time.monotonic() + 5)
+    worker.submit(lambda: None, deadline=time.monotonic() + 5, admitted=True)
+    worker.submit(lambda: None, deadline=time.monotonic() + 30)
+    worker.submit(lambda: None)
+    assert worker.depth == 4
+
+
+def test_a_worker_that_knows_nothing_yet_refuses_nobody_for_the_time() -> None:
+    worker = known()
+    worker.submit(lambda: None, deadline=time.monotonic() + 0.1)
+    assert worker.depth == 2
+
+
+def test_loading_a_model_says_nothing_about_the_jobs_after_it(worker: Worker) -> None:
+    worker.submit(lambda: None).result(5)
+    worker.submit(lambda: None, deadline=soon()).result(5)
+    wait_until(lambda: worker.depth == 0)
+    assert len(worker.job_seconds) == 1
 
 
 def test_a_caller_is_answered_at_the_deadline_and_the_queued_job_never_begins(
@@ -137,7 +187,7 @@ def test_when_the_thread_dies_everyone_is_answered(worker: Worker) -> None:
         worker.submit(lambda: 1)
 
 
-def test_after_close_callers_get_engine_stopped_and_the_running_job_its_result() -> None:
+def test_after_close_callers_get_engine_closed_and_the_running_job_its_result() -> None:
     worker = Worker("classifier", capacity=2)
     worker.start()
     gate = threading.Event()
@@ -145,11 +195,25 @@ def test_after_close_callers_get_engine_stopped_and_the_running_job_its_result()
     wait_until(running.running)
     closing = threading.Thread(target=worker.close)
     closing.start()
-    with pytest.raises(EngineStopped, match="closed"):
+    with pytest.raises(EngineClosed, match="closed"):
         waiting.result(5)
     gate.set()
     closing.join(5)
     assert running.result(5) is True
-    with pytest.raises(EngineStopped, match="closed"):
+    with pytest.raises(EngineClosed, match="closed"):
         worker.submit(lambda: 1)
+    assert not worker.is_alive
+
+
+def test_a_job_that_does_not_end_in_time_is_abandoned_and_its_caller_answered() -> None:
+    worker = Worker("classifier", capacity=2)
+    worker.start()
+    gate = threading.Event()
+    running = worker.submit(gate.wait)
+    wait_until(running.running)
+    worker.close(timeout_s=0.05)
+    with pytest.raises(EngineClosed, match="closed"):
+        running.result(0)
+    gate.set()  # its late result goes nowhere, and the thread ends
+    worker.close()
     assert not worker.is_alive

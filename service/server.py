@@ -1,0 +1,46 @@
+"""uvicorn, which here answers those who wait before it waits for them."""
+
+import asyncio
+import math
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from service.app import create_app
+from service.runtime import Runtime
+
+_LAST_WORDS_S = 2
+"""Seconds to write the answers, after the grace for what runs; then connections are cut."""
+
+
+class Server(uvicorn.Server):
+    """The service on uvicorn.
+
+    uvicorn lets requests end, cancels those that do not, and only then tells the application to
+    stop: callers would wait for work that nobody does, and be cut off. This one stops the workers
+    first, as soon as a signal has come or `should_exit` is set.
+    """
+
+    def __init__(
+        self, runtime: Runtime, *, when_loaded: Callable[[Runtime], None] = lambda _: None
+    ) -> None:
+        """See `create_app`."""
+        super().__init__(
+            uvicorn.Config(
+                create_app(runtime, when_loaded=when_loaded),
+                log_config=None,
+                log_level="warning",
+                access_log=False,  # the application writes its own, as JSON
+                server_header=False,
+                ws="none",
+                timeout_graceful_shutdown=math.ceil(runtime.settings.stop_grace_s) + _LAST_WORDS_S,
+            )
+        )
+        self._runtime = runtime
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See `uvicorn.Server`."""
+        stopping = asyncio.ensure_future(self._runtime.stop())
+        await super().shutdown(sockets)
+        await stopping
