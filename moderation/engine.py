@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from moderation.errors import EngineError, Unscorable
 from moderation.gemma import GemmaLayers
+from moderation.growing import GrowingContent
 from moderation.prompts import JudgePrompt
 from moderation.segments import Seen, Segment
 
@@ -27,34 +28,24 @@ class Engine(Protocol):
     max_prompt_tokens: int
     """Tokens that the longest single prompt may have."""
 
-    def p_yes(self, prompt: JudgePrompt, *, pixels: Tensor | None = None) -> list[float]:
+    def p_yes(
+        self,
+        prompt: JudgePrompt,
+        *,
+        pixels: Tensor | None = None,
+        growing: GrowingContent | None = None,
+    ) -> list[float]:
         """P(Yes) of every leaf, in order.
 
         Args:
             prompt: its prefix holds image placeholders where `pixels` is given.
             pixels: ``(1, 3, H, W)`` of the one image in the prefix.
+            growing: of the text in the prefix, where it was asked before and will be again.
 
         Raises:
             EngineError: no score could be computed.
         """
         ...
-
-
-class GrowingContent:
-    """What an engine keeps of a content that grows: the keys and values of its tokens so far.
-
-    Handed to every call for the same content; tokens that changed since the last call are computed
-    anew, because the tokens of a text are not those of its beginning with more behind.
-    """
-
-    def __init__(self) -> None:
-        self.prefix: Segment | None = None
-
-    def num_common(self, tokens: tuple[int, ...]) -> int:
-        """How many tokens at the start are the same as last time."""
-        kept = self.prefix.tokens if self.prefix is not None else ()
-        pairs = enumerate(zip(kept, tokens, strict=False))
-        return next((i for i, (old, new) in pairs if old != new), min(len(kept), len(tokens)))
 
 
 class LocalEngine:

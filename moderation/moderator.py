@@ -12,6 +12,7 @@ from moderation.caller import PATIENT, Caller
 from moderation.checkpoints import Classifier
 from moderation.content import Content, ImagePart, TextPart
 from moderation.errors import ContentEmpty, ContentTooLong, UnreadableImage, UnsupportedModality
+from moderation.growing import GrowingContent
 from moderation.images import ImageLimits, decode_image
 from moderation.ocr import TextReader
 from moderation.scoring import (
@@ -44,6 +45,7 @@ class _Question:
     policies: Sequence[Policy]
     budget: TokenBudget
     caller: Caller
+    growing: GrowingContent | None
 
 
 class Moderator:
@@ -73,7 +75,12 @@ class Moderator:
         self.limits = limits or ContentLimits()
 
     def judge(
-        self, content: Content, policy_set: PolicySet, *, caller: Caller = PATIENT
+        self,
+        content: Content,
+        policy_set: PolicySet,
+        *,
+        caller: Caller = PATIENT,
+        growing: GrowingContent | None = None,
     ) -> Verdict:
         """The verdict on a content.
 
@@ -81,12 +88,14 @@ class Moderator:
             content: what to judge; each part is scored, the highest score of a policy counts.
             policy_set: the policies, thresholds and actions.
             caller: who waits for it; once nobody does, no further window is begun.
+            growing: of a content of one text, judged before and again as it grows.
 
         Raises:
             ContentError: the content cannot be judged (empty, too long, unreadable).
             EngineError: no score could be computed, or not while the caller waits.
             UnsupportedModality: nothing of the content can be judged by the loaded models.
         """
+        assert growing is None or len(content.parts) == 1, "a growing content is one text"
         started = time.monotonic()
         if not content.parts:
             raise ContentEmpty("the content has no parts; expected a text or an image")
@@ -97,7 +106,7 @@ class Moderator:
             )
         policies = [self.library.policy(rule.id) for rule in policy_set.policies]
         budget = TokenBudget(self.text, self.limits.max_tokens)
-        question = _Question(content, policies, budget, caller)
+        question = _Question(content, policies, budget, caller, growing)
         # all texts are read first: content that is refused costs no forward
         tokens = [
             self._read_text(index, part.text, budget) if isinstance(part, TextPart) else None
@@ -153,6 +162,7 @@ class Moderator:
             part=index,
             context=content.context,
             caller=question.caller,
+            growing=question.growing,
         )
         gaps = []
         if not found.windows:

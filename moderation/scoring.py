@@ -11,7 +11,10 @@ from PIL import Image
 
 from moderation.caller import Caller
 from moderation.checkpoints import Classifier
+from moderation.engine import Engine
 from moderation.errors import ContentEmpty, ContentTooLong, InvalidText, ModelError
+from moderation.growing import GrowingContent
+from moderation.prompts import JudgePrompt
 from moderation.tokenizer import Tokens
 from moderation.verdict import WindowScore
 from moderation.windows import split_windows
@@ -90,6 +93,7 @@ def score_text(
     part: int,
     context: str | None,
     caller: Caller,
+    growing: GrowingContent | None = None,
 ) -> PartScores:
     """Scores a text under every policy that has words for `surface`, window by window.
 
@@ -102,6 +106,7 @@ def score_text(
         part: index that the windows name.
         context: for a response, the prompt that it answers: shown, not judged.
         caller: asked before every window whether it still waits.
+        growing: of a text that was scored before and will be again, with more behind it.
 
     Raises:
         EngineError: no score could be computed, or not while the caller waits.
@@ -135,11 +140,26 @@ def score_text(
         prompt = builder.text_prompt(
             surface, tokens.ids[window.first : window.last], definitions, context=context_ids
         )
-        for policy_id, raw in zip(asked, engine.p_yes(prompt), strict=True):
+        scores = _scores(engine, prompt, growing, may_grow=window is windows[-1])
+        for policy_id, raw in zip(asked, scores, strict=True):
             found.windows[policy_id].append(
                 WindowScore(part=part, surface=surface, start=window.start, end=window.end, raw=raw)
             )
     return found
+
+
+def _scores(
+    engine: Engine, prompt: JudgePrompt, growing: GrowingContent | None, *, may_grow: bool
+) -> list[float]:
+    """P(Yes) of every policy for one window, which more may come into at the next call or not."""
+    if growing is None:
+        return engine.p_yes(prompt)
+    if prompt in growing.finished:
+        return growing.finished[prompt]
+    scores = engine.p_yes(prompt, growing=growing)
+    if not may_grow:
+        growing.finished[prompt] = scores
+    return scores
 
 
 def score_image(

@@ -14,6 +14,7 @@ from typing import Literal
 
 from moderation.content import Content
 from moderation.errors import ContentError, EngineClosed, EngineOverloaded, ModerationError
+from moderation.growing import GrowingContent
 from moderation.verdict import Verdict
 from policies import Action, PolicySet
 from service.chat import Chat
@@ -167,6 +168,7 @@ class Gate:
             ModerationError: the generation itself failed.
         """
         hold = HoldBack(check_every_chars=self._check_every_chars)
+        growing = GrowingContent()
         asked = next(m.text for m in reversed(chat.messages) if m.role == "user")
         check: Check | None = None
         error: ModerationError | None = None
@@ -176,7 +178,7 @@ class Gate:
                 at_end = generation.end is not None
                 if hold.is_due or (at_end and hold.holds_text):
                     length = len(hold.text)
-                    check = await self._check_response(hold.text, asked)
+                    check = await self._check_response(hold.text, asked, growing)
                     error = error or check.error
                     if not check.passed:
                         self._count("response_failed" if check.error else "response_blocked")
@@ -195,14 +197,16 @@ class Gate:
         finally:
             generation.close()
 
-    async def _check_response(self, text: str, asked: str) -> Check:
+    async def _check_response(self, text: str, asked: str, growing: GrowingContent) -> Check:
         content = Content.response(text, context=asked)
         try:
-            return await self._check(content, admitted=True)
+            return await self._check(content, admitted=True, growing=growing)
         except ContentError as exc:
             return self._failed(exc)
 
-    async def _check(self, content: Content, *, admitted: bool) -> Check:
+    async def _check(
+        self, content: Content, *, admitted: bool, growing: GrowingContent | None = None
+    ) -> Check:
         if (known := self._memory.recall(content, self._policy_set)) is not None:
             return Check(True, known)
         try:
@@ -211,6 +215,7 @@ class Gate:
                 self._policy_set,
                 deadline=time.monotonic() + self._deadline_s,
                 admitted=admitted,
+                growing=growing,
             )
         except (EngineOverloaded, EngineClosed, ContentError):
             raise  # no failure of the classifier: the policy set's `on_error` is not about these

@@ -23,16 +23,15 @@ class HoldBack:
     def is_due(self) -> bool:
         """Whether enough is held back to be worth a check of the whole response so far.
 
-        The longer the response, the more has to be held: each check reads all of it, and so the
-        checks of one response together read a small multiple of it instead of its square.
+        A check costs the new text and one question a policy, however long the response is, so
+        the stride need not grow with it.
         """
         held = self.text[self.released :]
         if not held.strip():
             return False
-        stride = max(self._every, self.released // 3)
-        if len(held) >= stride:
+        if len(held) >= self._every:
             return True
-        return len(held) * 2 >= stride and SENTENCE_END.search(held) is not None
+        return len(held) * 2 >= self._every and SENTENCE_END.search(held) is not None
 
     @property
     def holds_text(self) -> bool:

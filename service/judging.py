@@ -6,6 +6,7 @@ from typing import Protocol
 from moderation.caller import PATIENT, Caller
 from moderation.content import Content
 from moderation.errors import EngineOverloaded
+from moderation.growing import GrowingContent
 from moderation.verdict import Verdict
 from policies import PolicySet
 from service.metrics import Metrics
@@ -16,7 +17,12 @@ class Judge(Protocol):
     """What judges contents; `moderation.moderator.Moderator` is the real one. Blocking."""
 
     def judge(
-        self, content: Content, policy_set: PolicySet, *, caller: Caller = PATIENT
+        self,
+        content: Content,
+        policy_set: PolicySet,
+        *,
+        caller: Caller = PATIENT,
+        growing: GrowingContent | None = None,
     ) -> Verdict:
         """See `Moderator.judge`."""
         ...
@@ -32,7 +38,13 @@ class Judging:
         metrics.watch_queue(worker.name, lambda: worker.depth)
 
     async def judge(
-        self, content: Content, policy_set: PolicySet, *, deadline: float, admitted: bool = False
+        self,
+        content: Content,
+        policy_set: PolicySet,
+        *,
+        deadline: float,
+        admitted: bool = False,
+        growing: GrowingContent | None = None,
     ) -> Verdict:
         """The verdict on one content.
 
@@ -41,6 +53,7 @@ class Judging:
             policy_set: what to judge it by.
             deadline: `time.monotonic()` by which the caller is answered.
             admitted: see `Worker.submit`.
+            growing: see `Moderator.judge`.
 
         Raises:
             ModerationError: see `Moderator.judge` and `Worker.run`.
@@ -49,7 +62,7 @@ class Judging:
         caller = Caller(deadline, left.is_set)
         try:
             verdict = await self._worker.run(
-                lambda: self._judge.judge(content, policy_set, caller=caller),
+                lambda: self._judge.judge(content, policy_set, caller=caller, growing=growing),
                 deadline=deadline,
                 admitted=admitted,
             )

@@ -133,7 +133,7 @@ class Settings(BaseSettings):
         160,
         ge=1,
         description="A growing response is checked at a sentence end after half as many new"
-        " characters, and anywhere after this many; rarer as the response grows.",
+        " characters, and anywhere after this many.",
     )
     keep_alive_s: float = Field(
         10.0, gt=0, description="Seconds of silence after which a stream gets an SSE comment."

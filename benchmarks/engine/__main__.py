@@ -28,7 +28,8 @@ from benchmarks.engine.workloads import CONTENT_TOKENS, POLICIES, Workload, make
 from moderation.checkpoints import Classifier, preferred_dtype
 from moderation.embedded.base import EmbeddedBase
 from moderation.embedded.models import load_embedded
-from moderation.engine import GrowingContent, LocalEngine
+from moderation.engine import LocalEngine
+from moderation.growing import GrowingContent
 from moderation.prompts import JudgePrompt
 
 GROWN_TOKENS, GROWN_STEP = 2000, 20

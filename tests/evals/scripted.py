@@ -18,6 +18,7 @@ from evals.results import Results
 from evals.run import RunPlan, read_workload, run_evaluation
 from moderation.checkpoints import Classifier
 from moderation.errors import EngineStopped, Unscorable
+from moderation.growing import GrowingContent
 from moderation.moderator import Moderator
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
@@ -43,7 +44,13 @@ class ScriptedEngine:
         self._stops = stops
         self._tokenizer = SafeTokenizer(small_tokenizer_json())
 
-    def p_yes(self, prompt: JudgePrompt, *, pixels: Tensor | None = None) -> list[float]:
+    def p_yes(
+        self,
+        prompt: JudgePrompt,
+        *,
+        pixels: Tensor | None = None,
+        growing: GrowingContent | None = None,
+    ) -> list[float]:
         text = self._tokenizer.decode(list(prompt.prefix)).rpartition("\n")[2]
         with self._calls.open("a") as calls:
             calls.write(json.dumps(text) + "\n")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from moderation.checkpoints import Classifier
+from moderation.growing import GrowingContent
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
 from moderation.tokenizer import SafeTokenizer
@@ -27,7 +28,13 @@ class WordEngine:
     prompts: list[JudgePrompt] = field(default_factory=list)
     """What was asked."""
 
-    def p_yes(self, prompt: JudgePrompt, *, pixels: Tensor | None = None) -> list[float]:
+    def p_yes(
+        self,
+        prompt: JudgePrompt,
+        *,
+        pixels: Tensor | None = None,
+        growing: GrowingContent | None = None,
+    ) -> list[float]:
         assert prompt.longest <= self.max_prompt_tokens
         self.prompts.append(prompt)
         time.sleep(self.seconds)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from transformers import Gemma2ForCausalLM, Gemma3ForCausalLM
 
 from moderation.checkpoints import Classifier
-from moderation.engine import GrowingContent, LocalEngine, violation_scores
+from moderation.engine import LocalEngine, violation_scores
+from moderation.growing import GrowingContent
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
 from policies import Surface

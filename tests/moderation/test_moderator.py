@@ -20,6 +20,7 @@ from moderation.errors import (
     ModelError,
     UnsupportedModality,
 )
+from moderation.growing import GrowingContent
 from moderation.moderator import ContentLimits, Moderator
 from moderation.tokenizer import SafeTokenizer
 from moderation.verdict import Verdict
@@ -235,6 +236,48 @@ def test_a_deadline_that_has_passed_is_an_error(moderator: Moderator, engine: Wo
     with pytest.raises(EngineTimeout, match="the deadline passed"):
         moderator.judge(Content.prompt("cake"), policy_set(), caller=Caller(time.monotonic()))
     assert engine.prompts == []
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gemma3"])
+def test_a_growing_text_gets_the_verdict_of_a_fresh_one_at_every_length(
+    tiny: dict[str, Classifier], name: str
+) -> None:
+    moderator = Moderator(LIBRARY, replace(tiny[name], window_tokens=120))
+    text = "A piece of cake, and a sharp knife. Who would put poison in it? Nobody would! " * 6
+    growing = GrowingContent()
+    num_windows = 0
+    for length in (3, 30, 31, 100, 220, 221, 400, len(text)):
+        content = Content.response(text[:length], context="Tell me of a cake.")
+        found, fresh = (
+            moderator.judge(content, policy_set(rule("any"), rule("poison")), growing=kept)
+            for kept in (growing, None)
+        )
+        for score, expected in zip(found.scores, fresh.scores, strict=True):
+            assert [(w.start, w.end) for w in score.windows] == [
+                (w.start, w.end) for w in expected.windows
+            ]
+            assert [w.raw for w in score.windows] == pytest.approx(
+                [w.raw for w in expected.windows], abs=1e-4
+            )
+        num_windows = found.coverage[0].windows
+    assert num_windows > 3
+
+
+def test_a_window_of_a_growing_text_that_is_full_is_not_asked_again(
+    small_tokenizer: SafeTokenizer,
+) -> None:
+    engine = WordEngine(small_tokenizer, WORDS)
+    moderator = Moderator(LIBRARY, word_classifier(engine, window_tokens=80))
+    growing = GrowingContent()
+    moderator.judge(Content.prompt("cake and " * 60), policy_set(), growing=growing)
+    asked = len(engine.prompts)
+    verdict = moderator.judge(
+        Content.prompt("cake and " * 60 + "poison"), policy_set(), growing=growing
+    )
+    assert asked >= 3
+    assert 1 <= len(engine.prompts) - asked <= 2  # the last window, and perhaps one more behind it
+    assert len(verdict.scores[0].windows) >= asked
+    assert verdict.scores[0].raw == 0.9
 
 
 def test_no_window_is_begun_after_the_deadline(small_tokenizer: SafeTokenizer) -> None:

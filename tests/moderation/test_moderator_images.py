@@ -6,6 +6,7 @@ import threading
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from moderation.caller import Caller
 from moderation.checkpoints import Classifier
 from moderation.content import Content, ImagePart, Part, TextPart
 from moderation.errors import ContentTooLong, EngineTimeout, UnreadableImage, UnsupportedModality
@@ -225,7 +226,7 @@ def test_an_unreadable_image_is_refused(engine: WordEngine) -> None:
 def test_an_image_is_not_read_after_the_deadline(engine: WordEngine) -> None:
     moderator = Moderator(LIBRARY, word_classifier(engine), reader=Recital("cake"))
     with pytest.raises(EngineTimeout, match="the deadline passed"):
-        moderator.judge(images(BLANK), policy_set(), deadline=0.0)
+        moderator.judge(images(BLANK), policy_set(), caller=Caller(deadline=0.0))
 
 
 @pytest.mark.parametrize("size", [(16, 16), (800, 16), (16, 800), (4000, 80), (80, 4000)])

@@ -18,6 +18,7 @@ import uvicorn
 from torch import Tensor, nn
 
 from moderation.checkpoints import Classifier
+from moderation.growing import GrowingContent
 from moderation.moderator import Moderator
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
@@ -94,7 +95,13 @@ class ScriptedEngine:
     max_prompt_tokens: int = 8192
     asked: list[Asked] = field(default_factory=list)
 
-    def p_yes(self, prompt: JudgePrompt, *, pixels: Tensor | None = None) -> list[float]:
+    def p_yes(
+        self,
+        prompt: JudgePrompt,
+        *,
+        pixels: Tensor | None = None,
+        growing: GrowingContent | None = None,
+    ) -> list[float]:
         text = TOKENIZER.decode(list(prompt.prefix))
         for marker in ("<start_of_turn>user\n", "<start_of_turn>model\n"):
             text = text.rpartition(marker)[2]

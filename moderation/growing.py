@@ -1,0 +1,31 @@
+"""What is kept of a text that grows, such as a streamed response: checking all of it again then
+costs its new tokens only.
+
+Runs without torch: who holds one need not know what an engine keeps in it.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moderation.prompts import JudgePrompt
+    from moderation.segments import Segment
+
+
+class GrowingContent:
+    """Handed to every call for the same text; its scores are those of a fresh call.
+
+    The tokens of a text are not those of its beginning with more behind: a word that goes on is
+    tokenised anew. So tokens are compared, and what differs from the last call is computed again.
+    """
+
+    def __init__(self) -> None:
+        self.prefix: Segment | None = None
+        """The prompt's prefix at the last call, its keys and values kept by the engine."""
+        self.finished: dict[JudgePrompt, list[float]] = {}
+        """Scores of the windows that nothing more can come into."""
+
+    def num_common(self, tokens: tuple[int, ...]) -> int:
+        """How many tokens at the start are the same as at the last call."""
+        kept = self.prefix.tokens if self.prefix is not None else ()
+        pairs = enumerate(zip(kept, tokens, strict=False))
+        return next((i for i, (old, new) in pairs if old != new), min(len(kept), len(tokens)))
