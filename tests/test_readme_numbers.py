@@ -1,0 +1,60 @@
+"""The numbers in the README are those of the committed evaluation runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RUNS = ROOT / "benchmarks" / "results" / "embedded-v1"
+DATA = {
+    "requests": "requests",
+    "hatemojicheck": "HatemojiCheck",
+    "bipia_injection": "BIPIA",
+    "dev": "dev",
+}
+
+
+def policies_of(model: str, data: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RUNS / model / data / "summary.json").read_text())
+    return found["policies"]  # type: ignore[no-any-return]
+
+
+def number(row: dict[str, Any], key: str, *, interval: bool = False) -> str:
+    if row[key] is None:
+        return "-"
+    if not interval:
+        return f"{row[key]:.3f}"
+    low, high = row[f"{key}_ci95"]
+    return f"{row[key]:.3f} [{low:.2f}, {high:.2f}]"
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_every_row_of_the_table_is_in_the_summaries(data: str) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    ours, base = policies_of("embedded", data), policies_of("embedded-base", data)
+    for policy, row in ours.items():
+        if row["positives"] == row["n"]:
+            continue  # nothing to tell apart
+        cells = [
+            f"{DATA[data]}, {policy}",
+            f"{row['n']} / {row['positives']}",
+            number(row, "au_prc", interval=True),
+            number(row, "auroc", interval=True),
+            number(row, "recall_at_threshold"),
+            number(row, "fpr_at_threshold", interval=True),
+            number(base[policy], "au_prc"),
+            number(base[policy], "auroc"),
+        ]
+        assert f"| {' | '.join(cells)} |" in readme
+
+
+def test_both_models_scored_the_same_records_by_the_same_policies() -> None:
+    for data in DATA:
+        ours, base = (
+            json.loads((RUNS / model / data / "run.json").read_text())
+            for model in ("embedded", "embedded-base")
+        )
+        for key in ("data", "policy_set", "sample", "seed"):
+            assert ours[key] == base[key]
