@@ -5,6 +5,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from moderation.threads import usable_cores
 from policies import PolicyLibrary
 from service.generation import Generator
 from service.judging import Judge
@@ -22,11 +23,14 @@ def load_judge(settings: Settings, library: PolicyLibrary, report: Report) -> Ju
     Raises:
         ModelError: a model cannot be loaded, or a check refused it.
     """
+    import torch
+
     from moderation.moderator import Moderator
     from moderation.ocr import RapidOcrReader
     from moderation.registry import load_classifier
 
     _silence_progress_bars()
+    torch.set_num_threads(settings.threads or _default_threads(settings))
 
     def load(name: str) -> "Classifier":
         return load_classifier(
@@ -62,6 +66,11 @@ def load_generator(settings: Settings, report: Report) -> Generator:
         device=settings.device,
         report=report,
     )
+
+
+def _default_threads(settings: Settings) -> int:
+    models = 1 if settings.generator == "none" else 2
+    return max(1, usable_cores() // models)
 
 
 def _silence_progress_bars() -> None:

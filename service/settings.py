@@ -77,6 +77,13 @@ class Settings(BaseSettings):
         description="What the models compute in; what this machine does fastest by default.",
     )
     device: str = Field("cpu", description="The torch device of all models, such as `cuda`.")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="Threads that one model computes with. By default half of the cores that this"
+        " process may use, because classifier and generator compute at the same time; all of them"
+        " without a generator.",
+    )
     max_body_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, description="Larger request bodies are refused with 413."
     )
