@@ -32,7 +32,6 @@ class ChatAnswer:
         self._chat = chat
         self._prompt_check: PromptCheck | None = None
         self._prompt_tokens = prompt_tokens
-        self._with_usage = False
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
         self._model = model
@@ -72,7 +71,6 @@ class ChatAnswer:
             events: from `with_pauses`.
             with_usage: whether a chunk with the usage stands before the end.
         """
-        self._with_usage = with_usage
         yield self._chunk({"role": "assistant", "content": ""})
         try:
             async for event in events:
@@ -103,8 +101,6 @@ class ChatAnswer:
             "finish_reason": finished.finish_reason if finished else None,
         }
         chunk = {**self._head("chat.completion.chunk"), "choices": [choice]}
-        if self._with_usage:
-            chunk["usage"] = None  # the chunk behind the last has it
         if finished:
             chunk["wardgate"] = self._report(finished)
         return _line(chunk)

@@ -4,7 +4,6 @@ ServiceError
 ├── BadRequest              the request cannot be served as it is                       400
 │   ├── InvalidJson         the body is no JSON                                         400
 │   ├── BodyTooComplex      JSON of too many pieces to be parsed                        400
-│   ├── UnknownModel        no model of that id is loaded                               404
 │   ├── UnsupportedInput    a part, role or parameter that nothing here can honour      400
 │   └── ContentBlocked      the gate refused the prompt (`blocked_prompt: error`)       400
 ├── BodyTooLarge            over `max_body_bytes`                                       413
@@ -51,12 +50,6 @@ class InvalidJson(BadRequest):
     """The body is no JSON."""
 
     code = "invalid_json"
-
-
-class UnknownModel(BadRequest):
-    """No model of that id is loaded."""
-
-    code = "model_not_found"
 
 
 class BodyTooComplex(BadRequest):
@@ -133,7 +126,6 @@ TABLE: dict[type[Exception], Row] = {
     BadRequest: Row(400, _CALLER),
     InvalidJson: Row(400, _CALLER),
     BodyTooComplex: Row(400, _CALLER),
-    UnknownModel: Row(404, _CALLER),
     UnsupportedInput: Row(400, _CALLER),
     ContentBlocked: Row(400, _CALLER),
     BodyTooLarge: Row(413, _CALLER),

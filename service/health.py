@@ -1,11 +1,10 @@
-"""`/healthz`, `/readyz`, `/metrics`, `/v1/models` and `/v1/models/{id}`."""
+"""`/healthz`, `/readyz`, `/metrics` and `/v1/models`."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.errors import UnknownModel
-from service.runtime import Runtime, runtime_of
+from service.runtime import runtime_of
 
 router = APIRouter()
 
@@ -32,26 +31,15 @@ async def metrics(request: Request) -> Response:
 @router.get("/v1/models")
 async def list_models(request: Request) -> dict[str, object]:
     """The classifier and the generator, in OpenAI's shape."""
-    return {"object": "list", "data": _models(runtime_of(request))}
-
-
-@router.get("/v1/models/{model_id:path}")
-async def get_model(request: Request, model_id: str) -> dict[str, object]:
-    """One of them, by its id."""
-    models = _models(runtime_of(request))
-    for model in models:
-        if model["id"] == model_id:
-            return model
-    known = ", ".join(str(model["id"]) for model in models)
-    raise UnknownModel(f"no such model is loaded; loaded: {known}", param="model")
-
-
-def _models(runtime: Runtime) -> list[dict[str, object]]:
+    runtime = runtime_of(request)
     _ = runtime.judging
     names = [runtime.settings.model]
     if runtime.has_generator:
         names.insert(0, runtime.gate.generator.name)
-    return [
-        {"id": name, "object": "model", "created": runtime.created, "owned_by": "wardgate"}
-        for name in names
-    ]
+    return {
+        "object": "list",
+        "data": [
+            {"id": name, "object": "model", "created": runtime.created, "owned_by": "wardgate"}
+            for name in names
+        ],
+    }

@@ -6,13 +6,11 @@ Knows the fields of the requests; what they mean is the business of the handlers
 """
 
 import asyncio
-import json
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from moderation.errors import InvalidText
 from service.errors import BadRequest, BodyTooComplex, InvalidJson
 from service.json_screen import has_more_pieces
 
@@ -31,19 +29,9 @@ Stops = Annotated[
 
 
 class Body(BaseModel):
-    """An unknown field is an error: what cannot be honoured must not be dropped in silence.
-
-    A null says the same as a field that is left out, as it does for OpenAI.
-    """
+    """An unknown field is an error: what cannot be honoured must not be dropped in silence."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _leave_out_nulls(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        return {key: value for key, value in data.items() if value is not None}
 
 
 class ModerationRequest(Body):
@@ -163,7 +151,6 @@ async def read_body(request: Request, model: type[Model]) -> Model:
         BodyTooLarge, BodyTimeout, BodiesOverloaded: from the middleware that counts the bytes.
         BodyTooComplex: more than `MAX_PIECES`.
         InvalidJson: the body is no JSON.
-        InvalidText: a text of it has no UTF-8 form.
         BadRequest: a field is missing, unknown or of the wrong kind; names it.
     """
     raw = bytearray()  # `request.body()` would hold it twice, and to the end of the request
@@ -184,11 +171,6 @@ def _parse(raw: bytearray, model: type[Model]) -> Model:
         problems = exc.errors(include_url=False, include_context=False, include_input=False)
     problem = problems[0]
     if problem["type"] == "json_invalid":
-        if _is_json_for_python(raw):
-            raise InvalidText(
-                "a text of the body holds half of a surrogate pair (an escape from \\ud800 to"
-                " \\udfff alone), which has no UTF-8 form; send whole characters"
-            )
         raise InvalidJson(f"the body is no valid JSON: {problem['msg']}")
     field = ".".join(str(step) for step in problem["loc"])[:100]
     if not field:
@@ -198,15 +180,6 @@ def _parse(raw: bytearray, model: type[Model]) -> Model:
     if problem["type"] == "missing":
         raise BadRequest(f"the field {field!r} is missing", param=field, code="missing_parameter")
     raise BadRequest(f"{field}: {problem['msg']}", param=field, code="invalid_parameter")
-
-
-def _is_json_for_python(raw: bytearray) -> bool:
-    """Python's parser takes lone surrogates, which pydantic's calls a broken escape."""
-    try:
-        json.loads(raw)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def request_schema(model: type[Body]) -> dict[str, Any]:

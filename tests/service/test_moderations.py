@@ -173,14 +173,6 @@ def test_models_are_listed(url: str) -> None:
     assert [model["id"] for model in body["data"]] == ["embedded"]
 
 
-def test_a_model_is_found_by_its_id(url: str) -> None:
-    model = httpx.get(f"{url}/v1/models/embedded").json()
-    assert model == httpx.get(f"{url}/v1/models").json()["data"][0]
-    error = error_of(httpx.get(f"{url}/v1/models/google/other"), 404)
-    assert error["code"] == "model_not_found"
-    assert "loaded: embedded" in error["message"]
-
-
 def test_a_service_without_generator_has_no_chat(url: str) -> None:
     response = httpx.post(f"{url}/v1/chat/completions", json={})
     assert error_of(response, 404)["code"] == "not_found"
