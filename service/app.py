@@ -1,20 +1,24 @@
 """The application: routes, error answers, middleware, and the lifespan that runs the models."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from moderation.errors import ModerationError
 from policies import PolicyError
 from service import chat_api, health, moderation_api
 from service.body_limit import BodyLimit
 from service.errors import ServiceError, error_response
-from service.middleware import Observe
+from service.middleware import REQUEST_ID, Observe
 from service.runtime import Runtime
+
+_log = logging.getLogger(__name__)
 
 _ROUTES = frozenset({"/v1/moderations", "/v1/chat/completions", "/v1/models"})
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -55,6 +59,7 @@ def create_app(
     for kind in (ServiceError, ModerationError, PolicyError, Exception):
         app.add_exception_handler(kind, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_middleware(
         BodyLimit,
         max_bytes=runtime.settings.max_body_bytes,
@@ -65,8 +70,18 @@ def create_app(
     return app
 
 
-async def _answer_error(_: Request, exc: Exception) -> Response:
-    return error_response(exc)
+async def _answer_error(request: Request, exc: Exception) -> Response:
+    answer = error_response(exc)
+    if answer.status_code == 500:
+        request_id = request.scope[REQUEST_ID]
+        _log.error("a request failed", exc_info=exc, extra={"request_id": request_id})
+    return answer
+
+
+async def _answer_nobody(_: Request, exc: Exception) -> Response:
+    """The client left during its upload: the status is for the log."""
+    assert isinstance(exc, ClientDisconnect)
+    return Response(status_code=499)
 
 
 async def _answer_http_error(request: Request, exc: Exception) -> Response:

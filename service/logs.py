@@ -8,11 +8,15 @@ import json
 import logging
 import sys
 import traceback
+import warnings
 from datetime import UTC, datetime
+from typing import TextIO
 
 from moderation.errors import ModerationError
 from policies import PolicyError
 from service.errors import ServiceError
+
+_log = logging.getLogger(__name__)
 
 _OWN_ERRORS = (ModerationError, PolicyError, ServiceError)
 _FIELDS = ("request_id", "status", "ms")
@@ -40,8 +44,21 @@ def configure_logging(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    warnings.showwarning = _log_warning
     for name in ("httpx", "urllib3", "filelock", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _log_warning(
+    message: Warning | str,  # noqa: ARG001 (its words may quote content, like an exception's)
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    """Stands in for `warnings.showwarning`, which would write to standard error past the log."""
+    _log.warning("a %s from %s:%d", category.__name__, filename, lineno)
 
 
 def _describe(exc: BaseException) -> list[str]:

@@ -10,6 +10,9 @@ from service.metrics import Metrics
 
 _log = logging.getLogger("service.access")
 
+REQUEST_ID = "wardgate.request_id"
+"""Where the scope of a request holds its id."""
+
 
 class Observe:
     """Gives each request an id, logs it without its content, and counts it."""
@@ -30,6 +33,7 @@ class Observe:
             await self._app(scope, receive, send)
             return
         observed = _ObservedSend(send)
+        scope[REQUEST_ID] = observed.request_id
         started = time.monotonic()
         try:
             await self._app(scope, receive, observed)

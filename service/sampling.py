@@ -5,6 +5,9 @@ from torch import Tensor
 
 from service.chat import Sampling
 
+_GREEDY_BELOW = 1e-5
+"""Temperatures under which nothing but the best token is drawn; a smaller one is 0 as a float32."""
+
 
 class Sampler:
     """The sampling of one response."""
@@ -36,11 +39,13 @@ class Sampler:
         return token
 
     def _draw(self, logits: Tensor) -> int:
-        if self._sampling.temperature == 0:
+        if self._sampling.temperature < _GREEDY_BELOW:
             return int(logits.argmax())
         best, ids = logits.topk(min(self._sampling.top_k, logits.numel()))  # (K,), falling
         # relative to the best, or a tiny temperature would overflow
         weights = torch.softmax((best - best[0]) / self._sampling.temperature, dim=-1)
         before = weights.cumsum(-1) - weights  # mass of the better tokens; 0 for the best
-        weights = weights.where(before < self._sampling.top_p, 0.0)
+        kept = before < self._sampling.top_p
+        kept[0] = True  # as a float32 a tiny top_p is 0, and nothing is less
+        weights = weights.where(kept, 0.0)
         return int(ids[torch.multinomial(weights, 1, generator=self._random)])

@@ -1,5 +1,7 @@
 import json
 import logging
+import subprocess
+import sys
 
 import httpx
 import pytest
@@ -12,7 +14,9 @@ from tests.service.scripted import (
     chat_body,
     scripted_moderator,
     serving,
+    wait_until,
 )
+from tests.service.test_body_limit import begun_upload
 
 SECRET = "what somebody wrote in confidence"
 
@@ -98,3 +102,58 @@ def test_probes_do_not_bury_the_log(caplog: pytest.LogCaptureFixture) -> None:
         "GET /metrics": "DEBUG",
         "GET /v1/models": "INFO",
     }
+
+
+@pytest.mark.parametrize("path", ["moderations", "chat/completions"])
+def test_a_500_leaves_its_cause_and_its_place_in_the_log(
+    caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    def score(text: str) -> float:
+        raise ZeroDivisionError(text)
+
+    moderator = scripted_moderator(ScriptedEngine(score))
+    with serving(moderator, RecitingGenerator(), blocked_prompt="error") as url:
+        body = {"input": SECRET} if path == "moderations" else chat_body(SECRET)
+        response = httpx.post(f"{url}/v1/{path}", json=body)
+    assert response.status_code == 500
+    (record,) = [record for record in caplog.records if record.name == "service.app"]
+    found = entry(record)
+    assert found["level"] == "error"
+    assert found["request_id"] == response.headers["x-request-id"]
+    error = str(found["error"])
+    assert "EngineError" in error
+    assert "ZeroDivisionError" in error
+    assert "test_logs.py" in error
+    assert SECRET not in json.dumps(found)
+
+
+def test_a_client_who_leaves_during_its_upload_is_one_line_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    with serving(scripted_moderator(ScriptedEngine(lambda _: 0.0))) as url:
+        with begun_upload(url, sent=10, stated=1000):
+            assert httpx.get(f"{url}/readyz").status_code == 200  # the upload was accepted before
+        wait_until(
+            lambda: any(
+                record.name == "service.access" and record.levelname == "INFO"
+                for record in caplog.records
+            )
+        )
+    (record,) = [r for r in caplog.records if r.name.startswith("service.access")]
+    assert entry(record)["status"] == 499
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
+def test_warnings_of_libraries_are_entries_of_the_log_without_their_words() -> None:
+    script = f"""
+import warnings
+from service.logs import configure_logging
+configure_logging("info")
+warnings.warn({SECRET!r}, UserWarning)
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (line,) = done.stderr.splitlines()
+    found = json.loads(line)
+    assert (found["level"], found["message"]) == ("warning", "a UserWarning from <string>:5")

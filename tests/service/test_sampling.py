@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from service.chat import Sampling
@@ -51,3 +52,18 @@ def test_penalties_push_repeated_tokens_down() -> None:
     greedy = Sampling(temperature=0.0, presence_penalty=1.5)
     assert drawn(greedy, times=3) == [1, 2, 1]
     assert drawn(Sampling(temperature=0.0, frequency_penalty=0.6), times=4) == [1, 1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=1e-300),
+        Sampling(temperature=1e-300, top_p=1e-300),
+        Sampling(temperature=2.0, top_p=1e-300),
+        Sampling(temperature=5e-324, top_k=1000),
+    ],
+)
+def test_values_too_small_for_floats_take_the_best_token(sampling: Sampling) -> None:
+    logits = torch.tensor([1.0, 3.0, 3.0 - 1e-3, -2.0])
+    sampler = Sampler(sampling, torch.device("cpu"))
+    assert {sampler.pick(logits.clone()) for _ in range(50)} == {1}
