@@ -157,8 +157,12 @@ async def read_body(request: Request, model: type[Model]) -> Model:
         BadRequest: a field is missing, unknown or of the wrong kind; names it.
     """
     raw = bytearray()  # `request.body()` would hold it twice, and to the end of the request
-    async for chunk in request.stream():
-        raw += chunk
+    try:
+        async for chunk in request.stream():
+            raw += chunk
+    except Exception:
+        raw.clear()  # else the traceback would hold it until the refusal is sent
+        raise
     return await asyncio.to_thread(_parse, raw, model)  # megabytes of base64 take a while
 
 
