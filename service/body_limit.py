@@ -16,8 +16,8 @@ from service.metrics import Metrics
 
 FREE_BYTES = 64 * 1024
 """Of each body, not counted among those in flight: uploads of images shall not keep texts out."""
-LINGER_BYTES = 16 * 1024 * 1024
-LINGER_S = 2.0
+LINGER_BYTES = 33 * 1024 * 1024
+LINGER_S = 8.0
 """How much of a refused body is read and thrown away, so that its sender gets to read why."""
 
 
