@@ -16,8 +16,8 @@ from service.metrics import Metrics
 
 FREE_BYTES = 64 * 1024
 """Of each body, not counted among those in flight: uploads of images shall not keep texts out."""
-LINGER_BYTES = 16 * 1024 * 1024
-LINGER_S = 2.0
+LINGER_BYTES = 33 * 1024 * 1024
+LINGER_S = 8.0
 """How much of a refused body is read and thrown away, so that its sender gets to read why."""
 
 
@@ -31,18 +31,14 @@ class InFlight:
         self._waits: set[asyncio.Timeout] = set()
         self._max_bytes = max_bytes
 
-    def check(self, num_bytes: int) -> None:
-        """Raises `BodiesOverloaded` when there is no room for so many more."""
+    def add(self, num_bytes: int) -> None:
+        """Counts bytes that come. Raises `BodiesOverloaded`, and then counts none of them."""
         if self.num_bytes + num_bytes > self._max_bytes:
             self._metrics.overloads.labels("bodies").inc()
             raise BodiesOverloaded(
                 f"the bodies of all requests together have {self.num_bytes} bytes, and at most"
                 f" {self._max_bytes} are held; retry in {BodiesOverloaded.retry_after_s:g} s"
             )
-
-    def add(self, num_bytes: int) -> None:
-        """Counts bytes that came. Raises `BodiesOverloaded`, and then counts none of them."""
-        self.check(num_bytes)
         self.num_bytes += num_bytes
 
     def stop(self) -> None:
@@ -102,7 +98,7 @@ class BodyLimit:
         )
         stated = dict(scope["headers"]).get(b"content-length", b"0")
         try:
-            body.check_stated(int(stated) if stated.isdigit() else 0)
+            body.admit(int(stated) if stated.isdigit() else 0)
         except (BodyTooLarge, BodiesOverloaded) as exc:
             await error_response(exc)(scope, body.receive, body.send)
             return
@@ -134,12 +130,16 @@ class _LimitedBody:
         self._is_whole = False
         self._refused = False
 
-    def check_stated(self, stated: int) -> None:
-        """Raises `BodyTooLarge` or `BodiesOverloaded` for a body that says it has so many bytes."""
+    def admit(self, stated: int) -> None:
+        """Makes room for a body that says it has so many bytes, so that it is never half read.
+
+        Raises:
+            BodyTooLarge, BodiesOverloaded: it is refused.
+        """
         self._refused = True
         if stated > self._max_bytes:
             raise self._too_large(f"{stated}")
-        self._in_flight.check(max(0, stated - FREE_BYTES))
+        self._make_room(stated)
         self._refused = False
 
     async def receive(self) -> Message:
@@ -160,6 +160,8 @@ class _LimitedBody:
 
         A connection closed on unread data is reset, and a reset can overtake the answer.
         """
+        if self._refused:
+            self.forget()  # its bytes were dropped, and reading on what is thrown away takes none
         is_last = message["type"] == "http.response.body" and not message.get("more_body")
         if self._refused and is_last:
             await self._send({**message, "more_body": True})
@@ -190,10 +192,14 @@ class _LimitedBody:
         self._refused = True
         if self._found > self._max_bytes:
             raise self._too_large(f"at least {self._found}")
-        more = max(0, self._found - FREE_BYTES) - self._counted
-        self._in_flight.add(more)
-        self._counted += more
+        self._make_room(self._found)
         self._refused = False
+
+    def _make_room(self, num_bytes: int) -> None:
+        more = num_bytes - FREE_BYTES - self._counted
+        if more > 0:
+            self._in_flight.add(more)
+            self._counted += more
 
     def _too_large(self, found: str) -> BodyTooLarge:
         return BodyTooLarge(

@@ -31,6 +31,7 @@ class ChatAnswer:
     def __init__(self, model: str, chat: Chat, *, prompt_tokens: int) -> None:
         self._chat = chat
         self._prompt_check: PromptCheck | None = None
+        self._with_usage = False
         self._prompt_tokens = prompt_tokens
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
@@ -69,8 +70,10 @@ class ChatAnswer:
 
         Args:
             events: from `with_pauses`.
-            with_usage: whether a chunk with the usage stands before the end.
+            with_usage: whether a chunk with the usage stands before the end; the others then have
+                an empty one, as OpenAI's do.
         """
+        self._with_usage = with_usage
         yield self._chunk({"role": "assistant", "content": ""})
         try:
             async for event in events:
@@ -101,6 +104,8 @@ class ChatAnswer:
             "finish_reason": finished.finish_reason if finished else None,
         }
         chunk = {**self._head("chat.completion.chunk"), "choices": [choice]}
+        if self._with_usage:
+            chunk["usage"] = None
         if finished:
             chunk["wardgate"] = self._report(finished)
         return _line(chunk)

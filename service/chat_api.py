@@ -50,7 +50,7 @@ async def _answer(runtime: Runtime, gate: Gate, body: ChatRequest, chat: Chat) -
         first = await anext(checked)
     options = body.stream_options
     lines = answer.stream(
-        preceded(first, checked), with_usage=options is not None and options.include_usage
+        preceded(first, checked), with_usage=options is not None and bool(options.include_usage)
     )
     return _EventStream(lines, checked)
 

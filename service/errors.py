@@ -6,6 +6,7 @@ ServiceError
 │   ├── BodyTooComplex      JSON of too many pieces to be parsed                        400
 │   ├── UnsupportedInput    a part, role or parameter that nothing here can honour      400
 │   └── ContentBlocked      the gate refused the prompt (`blocked_prompt: error`)       400
+├── ModelNotFound           no loaded model has that id                                 404
 ├── BodyTooLarge            over `max_body_bytes`                                       413
 ├── BodyTimeout             it did not come within `body_deadline_s`                    408
 ├── BodiesOverloaded        over `max_bodies_bytes` with those of other requests        429
@@ -75,6 +76,13 @@ class ContentBlocked(BadRequest):
         """What the gate says of the prompt: the field `wardgate` of the error."""
 
 
+class ModelNotFound(ServiceError):
+    """No loaded model has the id that was asked for."""
+
+    code = "model_not_found"
+    param = "model"
+
+
 class BodyTooLarge(ServiceError):
     """The body is larger than the configured maximum; the rest of it was not read."""
 
@@ -128,6 +136,7 @@ TABLE: dict[type[Exception], Row] = {
     BodyTooComplex: Row(400, _CALLER),
     UnsupportedInput: Row(400, _CALLER),
     ContentBlocked: Row(400, _CALLER),
+    ModelNotFound: Row(404, _CALLER),
     BodyTooLarge: Row(413, _CALLER),
     BodyTimeout: Row(408, _CALLER),
     BodiesOverloaded: Row(429, "rate_limit_error"),

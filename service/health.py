@@ -4,7 +4,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.runtime import runtime_of
+from service.errors import ModelNotFound
+from service.runtime import Runtime, runtime_of
 
 router = APIRouter()
 
@@ -32,14 +33,27 @@ async def metrics(request: Request) -> Response:
 async def list_models(request: Request) -> dict[str, object]:
     """The classifier and the generator, in OpenAI's shape."""
     runtime = runtime_of(request)
+    return {"object": "list", "data": [_model(runtime, name) for name in _names(runtime)]}
+
+
+@router.get("/v1/models/{model_id:path}")
+async def retrieve_model(request: Request, model_id: str) -> dict[str, object]:
+    """One of them; ids may have slashes."""
+    runtime = runtime_of(request)
+    if model_id not in _names(runtime):
+        known = ", ".join(_names(runtime))
+        raise ModelNotFound(f"no loaded model has that id; known: {known}")
+    return _model(runtime, model_id)
+
+
+def _names(runtime: Runtime) -> list[str]:
+    """Raises `NotReady`."""
     _ = runtime.judging
     names = [runtime.settings.model]
     if runtime.has_generator:
         names.insert(0, runtime.gate.generator.name)
-    return {
-        "object": "list",
-        "data": [
-            {"id": name, "object": "model", "created": runtime.created, "owned_by": "wardgate"}
-            for name in names
-        ],
-    }
+    return names
+
+
+def _model(runtime: Runtime, name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": runtime.created, "owned_by": "wardgate"}

@@ -81,9 +81,10 @@ async def _answer(runtime: Runtime, questions: list[_Question], policy_set: Poli
 def _policy_set(runtime: Runtime, body: ModerationRequest) -> PolicySet:
     """The operator's policies and what the request adds. Raises `BadRequest`, `UnknownPolicy`."""
     set_id = None
-    if body.model in runtime.library.sets:
-        set_id = body.model
-    elif not body.model.startswith(OPENAI_PREFIXES) and body.model != runtime.settings.model:
+    asked = runtime.settings.model if body.model is None else body.model
+    if asked in runtime.library.sets:
+        set_id = asked
+    elif not asked.startswith(OPENAI_PREFIXES) and asked != runtime.settings.model:
         known = [runtime.settings.model, "omni-moderation-latest", *runtime.library.sets]
         raise BadRequest(
             f"no model or policy set has that name; known: {', '.join(known)}",

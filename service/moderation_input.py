@@ -76,6 +76,8 @@ def _text(text: str, where: str) -> TextPart:
 
 def _part(item: dict[str, Any], where: str) -> tuple[Part, str]:
     kind = item.get("type")
+    if kind in ("text", "image_url"):
+        _refuse_unknown(item, {"type", kind}, where)
     if kind == "text":
         text = item.get("text")
         if not isinstance(text, str):
@@ -84,11 +86,12 @@ def _part(item: dict[str, Any], where: str) -> tuple[Part, str]:
     if kind == "image_url":
         image = item.get("image_url")
         url = image.get("url") if isinstance(image, dict) else None
-        if not isinstance(url, str):
+        if not isinstance(image, dict) or not isinstance(url, str):
             raise BadRequest(
                 f'{where}.image_url has to be {{"url": "data:image/png;base64,..."}}',
                 param=f"{where}.image_url",
             )
+        _refuse_unknown(image, {"url"}, f"{where}.image_url")
         name = f"{where}.image_url.url"
         return ImagePart(decode_data_url(url, name)), name
     raise UnsupportedInput(
@@ -96,6 +99,12 @@ def _part(item: dict[str, Any], where: str) -> tuple[Part, str]:
         param=f"{where}.type",
         code="unsupported_part",
     )
+
+
+def _refuse_unknown(item: dict[str, Any], known: set[str], where: str) -> None:
+    for key in item.keys() - known:
+        name = f"{where}.{key}"[:100]
+        raise BadRequest(f"unknown field {name!r}", param=name, code="unknown_parameter")
 
 
 def decode_data_url(url: str, where: str) -> bytes:

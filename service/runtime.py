@@ -71,6 +71,7 @@ class Runtime:
         self._judging: Judging | None = None
         self._gate: Gate | None = None
         self._loaded = False
+        self._grace_end: float | None = None
 
     @property
     def state(self) -> State:
@@ -138,9 +139,16 @@ class Runtime:
         workers = (self._generator_worker, self._judge_worker)
         for worker in workers:
             worker.refuse()
-        end = time.monotonic() + (self.settings.stop_grace_s if self._loaded else 0.0)
+        if self._grace_end is None:  # closed again at the very end, which is no second grace
+            self._grace_end = time.monotonic() + (self.settings.stop_grace_s if self._loaded else 0)
         for worker in workers:
-            worker.close(timeout_s=max(0.0, end - time.monotonic()))
+            worker.close(timeout_s=self.grace_left_s)
+
+    @property
+    def grace_left_s(self) -> float:
+        """Seconds that what still runs has to end, once everything is told to stop."""
+        assert self._grace_end is not None, "nothing was told to stop"
+        return max(0.0, self._grace_end - time.monotonic())
 
     def _make_gate(self, judging: Judging, generator: Generator) -> Gate:
         return Gate(

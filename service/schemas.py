@@ -6,11 +6,13 @@ Knows the fields of the requests; what they mean is the business of the handlers
 """
 
 import asyncio
+import json
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from moderation.errors import InvalidText
 from service.errors import BadRequest, BodyTooComplex, InvalidJson
 from service.json_screen import has_more_pieces
 
@@ -41,8 +43,8 @@ class ModerationRequest(Body):
         description="A text, a list of texts (one result each), or a list of parts"
         " (`text`, `image_url` with a data URL; one result)."
     )
-    model: str = Field(
-        "omni-moderation-latest",
+    model: str | None = Field(
+        None,
         max_length=256,
         description="Any of OpenAI's moderation model names, the loaded classifier's, or the id"
         " of a policy set, whose policies are then judged as well.",
@@ -78,8 +80,8 @@ class ChatMessage(Body):
 class StreamOptions(Body):
     """How a stream ends."""
 
-    include_usage: bool = False
-    include_obfuscation: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class ChatRequest(Body):
@@ -87,8 +89,8 @@ class ChatRequest(Body):
     refused unless it asks for nothing."""
 
     messages: tuple[ChatMessage, ...] = Field(min_length=1, max_length=2048, fail_fast=True)
-    model: str = Field("", max_length=256, description="Ignored: one generator is loaded.")
-    stream: bool = False
+    model: str | None = Field(None, max_length=256, description="Ignored: one generator is loaded.")
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] | None = None
@@ -151,11 +153,16 @@ async def read_body(request: Request, model: type[Model]) -> Model:
         BodyTooLarge, BodyTimeout, BodiesOverloaded: from the middleware that counts the bytes.
         BodyTooComplex: more than `MAX_PIECES`.
         InvalidJson: the body is no JSON.
+        InvalidText: one of its texts has a lone surrogate.
         BadRequest: a field is missing, unknown or of the wrong kind; names it.
     """
     raw = bytearray()  # `request.body()` would hold it twice, and to the end of the request
-    async for chunk in request.stream():
-        raw += chunk
+    try:
+        async for chunk in request.stream():
+            raw += chunk
+    except Exception:
+        raw.clear()  # else the traceback would hold it until the refusal is sent
+        raise
     return await asyncio.to_thread(_parse, raw, model)  # megabytes of base64 take a while
 
 
@@ -171,6 +178,11 @@ def _parse(raw: bytearray, model: type[Model]) -> Model:
         problems = exc.errors(include_url=False, include_context=False, include_input=False)
     problem = problems[0]
     if problem["type"] == "json_invalid":
+        if _has_lone_surrogate(raw, problem["msg"]):
+            raise InvalidText(
+                "the body has a lone surrogate, half of a character, as an escape from \\ud800 to"
+                " \\udfff; expected Unicode text; replace or remove it before sending"
+            )
         raise InvalidJson(f"the body is no valid JSON: {problem['msg']}")
     field = ".".join(str(step) for step in problem["loc"])[:100]
     if not field:
@@ -180,6 +192,17 @@ def _parse(raw: bytearray, model: type[Model]) -> Model:
     if problem["type"] == "missing":
         raise BadRequest(f"the field {field!r} is missing", param=field, code="missing_parameter")
     raise BadRequest(f"{field}: {problem['msg']}", param=field, code="invalid_parameter")
+
+
+def _has_lone_surrogate(raw: bytearray, problem: str) -> bool:
+    """Whether that is all that keeps a body from being JSON; Python's own parser takes it."""
+    if "hex escape" not in problem:  # how the parser calls it, among other things
+        return False
+    try:
+        json.loads(raw)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def request_schema(model: type[Body]) -> dict[str, Any]:

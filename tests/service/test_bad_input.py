@@ -128,7 +128,13 @@ def test_input_that_cannot_be_judged_is_400(url: str, value: Any, code: str, wor
         (b"", "invalid_json"),
         (b"{", "invalid_json"),
         (b'{"input": "\xff"}', "invalid_json"),
-        (b'{"input": "\\ud800"}', "invalid_json"),
+        (b'{"input": "\\ud800"}', "invalid_text"),
+        (b'{"input": "a\\ud800b"}', "invalid_text"),
+        (b'{"input": "a\\udc00b"}', "invalid_text"),
+        (b'{"input": "a\\ud800\\u0041"}', "invalid_text"),
+        (b'{"\\ud800": 1}', "invalid_text"),
+        (b'{"input": "\\ud800', "invalid_json"),
+        (b'{"input": "\\ud8"}', "invalid_json"),
         (b"[" * 100_000, "invalid_json"),
         (b"[]", "invalid_request"),
         (b"null", "invalid_request"),
@@ -140,6 +146,28 @@ def test_a_body_that_is_no_request_is_400(
 ) -> None:
     error = error_of(httpx.post(url + path, content=body), 400)
     assert error["code"] == code or (code is None and error["code"].endswith("parameter"))
+
+
+def test_a_lone_surrogate_is_told_by_its_name(url: str) -> None:
+    response = httpx.post(f"{url}/v1/moderations", content=b'{"input": "a\\ud800b"}')
+    assert "lone surrogate" in error_of(response, 400)["message"]
+
+
+@pytest.mark.parametrize(
+    ("part", "param"),
+    [
+        ({"type": "text", "text": "a", "image_url": {"url": "b"}}, "input[0].image_url"),
+        ({"type": "text", "text": "a", "txet": "b"}, "input[0].txet"),
+        ({"type": "image_url", "image_url": {"url": "a"}, "text": "b"}, "input[0].text"),
+        (
+            {"type": "image_url", "image_url": {"url": "a", "detail": "low"}},
+            "input[0].image_url.detail",
+        ),
+    ],
+)
+def test_an_unknown_field_of_a_part_is_named(url: str, part: dict[str, Any], param: str) -> None:
+    error = error_of(httpx.post(f"{url}/v1/moderations", json={"input": [part]}), 400)
+    assert (error["param"], error["code"]) == (param, "unknown_parameter")
 
 
 def test_an_unknown_field_is_named(url: str) -> None:
@@ -261,6 +289,21 @@ def test_fields_that_change_nothing_are_taken(url: str) -> None:
     }
     response = httpx.post(f"{url}/v1/chat/completions", json=chat_body(**more))
     assert response.status_code == 200
+
+
+def test_null_is_taken_where_openai_takes_it(url: str) -> None:
+    answer = httpx.post(f"{url}/v1/moderations", json={"input": "a", "model": None})
+    assert answer.status_code == 200
+    for more in (
+        {"model": None},
+        {"stream": None},
+        {"stream": None, "stream_options": None},
+        {"stream": True, "stream_options": {"include_usage": None, "include_obfuscation": None}},
+    ):
+        answer = httpx.post(f"{url}/v1/chat/completions", json=chat_body(**more))
+        assert answer.status_code == 200, more
+        assert ("data: [DONE]" in answer.text) is bool(more.get("stream"))
+        assert '"usage":{' not in answer.text or not more.get("stream")
 
 
 def test_a_path_that_is_not_there_has_the_same_shape(url: str) -> None:

@@ -55,12 +55,27 @@ def test_bodies_that_stop_on_the_way_do_not_pile_up() -> None:
             )
 
         wait_until(lambda: (refused() or 0) >= 6)
+        wait_until(lambda: runtime.bodies.num_bytes > 0)
         assert runtime.bodies.num_bytes <= runtime.settings.max_bodies_bytes
         late = httpx.post(f"{url}/v1/moderations", content=b" " * 2**20, timeout=20)
         assert error_of(late, 429)["code"] == "overloaded"
         assert int(late.headers["retry-after"]) >= 1
         assert httpx.post(f"{url}/v1/moderations", json=SMALL).status_code == 200
     wait_until(lambda: runtime.bodies.num_bytes == 0)
+
+
+def test_a_body_that_was_let_in_has_its_room_to_the_end() -> None:
+    body = b'{"input": "a"' + b" " * 900_000 + b"}"
+    with (
+        serving(max_body_bytes=2**20, max_bodies_bytes=2**20) as url,
+        begun_upload(url, sent=0, stated=len(body)) as let_in,
+    ):
+        wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+        for _ in range(3):
+            late = httpx.post(f"{url}/v1/moderations", content=body, timeout=20)
+            assert error_of(late, 429)["code"] == "overloaded"
+        let_in.sendall(body)
+        assert let_in.recv(65536).startswith(b"HTTP/1.1 200")
 
 
 def test_a_body_that_does_not_come_is_408() -> None:

@@ -72,6 +72,9 @@ def test_a_stream_has_openais_shape(url: str) -> None:
     assert events[-2]["wardgate"]["response"]["passed"] is True
     assert events[-1]["choices"] == []
     assert events[-1]["usage"]["completion_tokens"] == 3
+    assert [event["usage"] for event in events[:-1]] == [None] * (len(events) - 1)
+    without = stream_events(complete(url, chat_body("Hi", stream=True)))
+    assert not any("usage" in event for event in without)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -13,6 +13,7 @@ from service.categories import POLICY_OF_CATEGORY
 from service.moderation_input import MAX_TEXT_CHARS
 from tests.service.scripted import (
     LIBRARY,
+    RecitingGenerator,
     ScriptedEngine,
     bad_is_bad,
     error_of,
@@ -241,3 +242,14 @@ def test_a_text_of_a_list_with_too_many_tokens_is_named() -> None:
 
 def test_no_text_that_the_moderator_takes_is_too_long_for_the_service() -> None:
     assert ContentLimits().max_tokens * 32 == MAX_TEXT_CHARS
+
+
+def test_a_model_is_found_by_its_id_and_another_is_not() -> None:
+    with serving(generator=RecitingGenerator(name="google/reciting")) as url:
+        listed = httpx.get(f"{url}/v1/models").json()["data"]
+        assert [model["id"] for model in listed] == ["google/reciting", "embedded"]
+        for model in listed:
+            assert httpx.get(f"{url}/v1/models/{model['id']}").json() == model
+        error = error_of(httpx.get(f"{url}/v1/models/gpt-4"), 404)
+    assert (error["param"], error["code"]) == ("model", "model_not_found")
+    assert error["message"].endswith("known: google/reciting, embedded")

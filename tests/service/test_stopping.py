@@ -120,6 +120,25 @@ def test_what_ends_within_the_grace_is_answered() -> None:
     assert answers[0].status_code == 200
 
 
+def test_a_second_close_waits_for_what_is_left_of_the_grace_only() -> None:
+    held = Held()
+    moderator = scripted_moderator(ScriptedEngine(held.score))
+    waits: list[float] = []
+    with serving_server(moderator, stop_grace_s=0.2) as (url, runtime, _):
+        asking = threading.Thread(
+            target=lambda: httpx.post(f"{url}/v1/moderations", json={"input": "WAIT"}, timeout=20)
+        )
+        asking.start()
+        assert held.begun.wait(10)
+        runtime.close()
+        waits.append(runtime.grace_left_s)
+        runtime.close()
+        waits.append(runtime.grace_left_s)
+        held.go.set()
+        asking.join(10)
+    assert waits == [0.0, 0.0]
+
+
 def test_a_body_that_is_still_coming_gets_engine_stopped() -> None:
     from tests.service.test_body_limit import answer, begun_upload
 
