@@ -31,7 +31,7 @@ def test_check_names_file_and_line_of_a_policy_with_a_typo(tmp_path: Path) -> No
     [
         ({"WARDGATE_POLICYSET": "default"}, "WARDGATE_POLICYSET is no setting"),
         ({"WARDGATE_PORT": "many"}, "WARDGATE_PORT"),
-        ({"WARDGATE_POLICY_SET": "strict"}, "unknown policy set 'strict'; known: default"),
+        ({"WARDGATE_POLICY_SET": "strict"}, "unknown policy set 'strict'; known: all, default"),
         ({"WARDGATE_CONFIG": "/nowhere.yaml"}, "/nowhere.yaml: cannot be read"),
         ({"WARDGATE_MODEL": "/no/such/model"}, "/no/such/model"),
     ],
