@@ -47,8 +47,8 @@ def _root(
 
 def main() -> None:
     """Entry point of the command line."""
-    # Read by OpenMP when torch is imported. By default its threads spin where they wait for each
-    # other, which takes the core from the one that is waited for when other programs run too: one
-    # text took four times as long on two busy cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read by GNU OpenMP when torch is imported: threads that wait for each other sleep after so
+    # many turns of their loop. By default they spin for long, which takes the core from the one
+    # that is waited for when other programs run too; see docs/performance.md.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     app()
