@@ -57,10 +57,23 @@ class LocalEngine:
     """
 
     def __init__(
-        self, model: nn.Module, *, yes_id: int, no_id: int, max_prompt_tokens: int
+        self,
+        model: nn.Module,
+        *,
+        yes_id: int,
+        no_id: int,
+        max_prompt_tokens: int,
+        kept_policy_tokens: int = KEPT_POLICY_TOKENS,
     ) -> None:
-        """`model` is a `Gemma2ForCausalLM`, `Gemma3ForCausalLM` or
-        `Gemma3ForConditionalGeneration` in eval mode."""
+        """
+        Args:
+            model: a `Gemma2ForCausalLM`, `Gemma3ForCausalLM` or `Gemma3ForConditionalGeneration`
+                in eval mode.
+            yes_id, no_id: tokens of the answers.
+            max_prompt_tokens: see `Engine`.
+            kept_policy_tokens: of the compositional layout's policies, kept between calls.
+        """
+        self._kept_policy_tokens = kept_policy_tokens
         self.max_prompt_tokens = max_prompt_tokens
         self._model = cast(Any, model)  # nn.Module types its attributes as Tensor | Module
         self._layers = GemmaLayers(model)
@@ -137,7 +150,7 @@ class LocalEngine:
         """A policy's own segment, the same one at every call; the longest unused go first."""
         segment = self._policies.setdefault(tokens, Segment(tokens))
         self._policies.move_to_end(tokens)
-        while sum(map(len, self._policies)) > KEPT_POLICY_TOKENS and len(self._policies) > 1:
+        while sum(map(len, self._policies)) > self._kept_policy_tokens and len(self._policies) > 1:
             self._policies.popitem(last=False)
         return segment
 

@@ -5,7 +5,8 @@ attention between segments, kept keys and values, and answers read at a few toke
 the library's forward. That both compute the same is what the tests of the engine hold.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,6 +17,9 @@ from moderation.attention import KeysValues, Piece, attend, plan_blocks
 from moderation.segments import Segment, in_order
 
 SLIDING = "sliding_attention"
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines ``(T, H)`` of positions."""
 
 
 class GemmaLayers:
@@ -86,6 +90,7 @@ class GemmaLayers:
             [torch.arange(segment.start, segment.end, device=self._device) for segment in new]
         )
         rotations = {kind: self._rotation(positions, kind) for kind in set(self._layer_types)}
+        rotates = {kind: cache(partial(self._shift, kind=kind)) for kind in rotations}
         windows = {SLIDING: self._config.sliding_window}
         blocks = {kind: plan_blocks(row, windows.get(kind)) for kind in set(self._layer_types)}
         for index, layer in enumerate(self._layers):
@@ -104,29 +109,11 @@ class GemmaLayers:
                 span = slice(row[segment], row[segment] + len(segment.tokens))
                 layers.append((keys[:, span].clone(), values[:, span].clone()))
 
-            def keys_values(
-                piece: Piece,
-                index: int = index,
-                kind: str = kind,
-                keys: Tensor = keys,
-                values: Tensor = values,
-            ) -> KeysValues:
-                if (kept := self._kept.get(piece.segment)) is not None:
-                    of_segment, span = kept[index], slice(piece.first, piece.last)
-                else:
-                    start = row[piece.segment]
-                    of_segment, span = (
-                        (keys, values),
-                        slice(start + piece.first, start + piece.last),
-                    )
-                found = of_segment[0][:, span]
-                if piece.shift:
-                    shift = torch.tensor([piece.shift], device=self._device)
-                    found = _rotate(found, self._rotation(shift, kind))
-                return found, of_segment[1][:, span]
-
+            read_piece = partial(
+                self._read, index=index, new=(keys, values), row=row, rotate=rotates[kind]
+            )
             mixed = attend(
-                queries, keys_values, here, scaling=attention.scaling, softcap=self._softcap
+                queries, read_piece, here, scaling=attention.scaling, softcap=self._softcap
             )
             if is_last:
                 hidden = hidden[rows]
@@ -136,6 +123,36 @@ class GemmaLayers:
         self._kept.update(computed)
         normed_answers: Tensor = self._norm(hidden)
         return normed_answers
+
+    def _read(
+        self,
+        piece: Piece,
+        *,
+        index: int,
+        new: KeysValues,
+        row: Mapping[Segment, int],
+        rotate: Callable[[int], Rotation],
+    ) -> KeysValues:
+        """What a block of queries reads of one segment in layer `index`.
+
+        Args:
+            piece: what is read.
+            index: of the layer.
+            new: keys and values of the packed row.
+            row: where each segment of it begins.
+            rotate: the rotation by a number of positions.
+        """
+        kept = self._kept.get(piece.segment)
+        (keys, values), start = (new, row[piece.segment]) if kept is None else (kept[index], 0)
+        span = slice(start + piece.first, start + piece.last)
+        found = keys[:, span]
+        if piece.shift:
+            found = _rotate(found, rotate(piece.shift))
+        return found, values[:, span]
+
+    def _shift(self, num_positions: int, *, kind: str) -> Rotation:
+        """The rotation by so many positions in layers of one kind."""
+        return self._rotation(torch.tensor([num_positions], device=self._device), kind)
 
     def _embedded(self, segments: Sequence[Segment]) -> Tensor:
         """``(T, D)``: token embeddings, and image features as they are."""
@@ -148,7 +165,7 @@ class GemmaLayers:
                 parts.append(self._embed(ids))
         return torch.cat(parts)
 
-    def _rotation(self, positions: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    def _rotation(self, positions: Tensor, kind: str) -> Rotation:
         """Cosines and sines ``(T, H)`` of positions ``(T,)`` in layers of one kind."""
         like = torch.empty(0, dtype=self._dtype, device=self._device)
         if hasattr(self._rotary, "layer_types"):  # Gemma 3 has a base for each kind
@@ -158,7 +175,7 @@ class GemmaLayers:
         return cos[0], sin[0]
 
     def _project(
-        self, attention: Any, normed: Tensor, rotation: tuple[Tensor, Tensor]
+        self, attention: Any, normed: Tensor, rotation: Rotation
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries ``(T, K, G, H)``, keys and values ``(K, T, H)``."""
         num, size = len(normed), attention.head_dim
@@ -173,7 +190,7 @@ class GemmaLayers:
         return queries, _rotate(keys.transpose(0, 1), rotation), values
 
 
-def _rotate(states: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+def _rotate(states: Tensor, rotation: Rotation) -> Tensor:
     """RoPE. Source: transformers' `apply_rotary_pos_emb`."""
     cos, sin = rotation
     left, right = states.chunk(2, dim=-1)

@@ -1,5 +1,5 @@
 """What is kept of a text that grows, such as a streamed response: checking all of it again then
-costs its new tokens only.
+costs its new tokens and the policies.
 
 Runs without torch: who holds one need not know what an engine keeps in it.
 """

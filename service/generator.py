@@ -1,6 +1,7 @@
 """Gemma 3 in this process, through transformers: the generator behind the gate."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ def load_generator(
         ModelRefused: another architecture, or weights that are missing.
     """
     report(f"loading the generator {source}")
-    where = base.ensure(report) if source == "embedded" else source
+    where = os.path.expanduser(base.ensure(report) if source == "embedded" else source)
     config = read_config(where)
     architecture = (config.architectures or ["none"])[0]
     if architecture not in _CLASSES:

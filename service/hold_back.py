@@ -23,8 +23,8 @@ class HoldBack:
     def is_due(self) -> bool:
         """Whether enough is held back to be worth a check of the whole response so far.
 
-        A check costs the new text and one question a policy, however long the response is, so
-        the stride need not grow with it.
+        A check costs the new text and the policies, however long the response is, so the stride
+        need not grow with it.
         """
         held = self.text[self.released :]
         if not held.strip():

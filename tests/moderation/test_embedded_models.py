@@ -33,17 +33,33 @@ def test_a_copy_of_the_base_scores_the_same_and_is_named_by_its_weights(
     assert not (tmp_path / "unused").exists(), "nothing was converted"
 
 
-@pytest.mark.model
-def test_a_base_that_is_another_model_is_refused(tmp_path: Path, cache_dir: Path) -> None:
-    shutil.copytree(ensure_base(cache_dir), tmp_path / "other")
-    weights = load_file(tmp_path / "other" / "model.safetensors")
+def with_noise(base: Path, folder: Path, share: float) -> Path:
+    """A copy of a base with random noise in its layers, in shares of each row's spread."""
+    shutil.copytree(base, folder)
+    weights = load_file(folder / "model.safetensors")
     torch.manual_seed(0)
     for name, tensor in weights.items():
-        if ".layers." in name and tensor.ndim == 2:  # same shapes, unrelated weights
-            weights[name] = (torch.randn(tensor.shape) * tensor.float().std()).to(tensor.dtype)
-    save_file(weights, tmp_path / "other" / "model.safetensors", metadata={"format": "pt"})
+        if ".layers." in name and tensor.ndim == 2:
+            spread = tensor.float().std(dim=1, keepdim=True)
+            noisy = tensor.float() + torch.randn(tensor.shape) * spread * share
+            weights[name] = noisy.to(tensor.dtype)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.model
+def test_a_base_that_differs_by_more_than_4_bit_rounding_is_accepted(
+    tmp_path: Path, cache_dir: Path
+) -> None:
+    near = with_noise(ensure_base(cache_dir), tmp_path / "near", 0.09)
+    assert load_embedded(EmbeddedBase(tmp_path, str(near)), dtype=torch.float32)
+
+
+@pytest.mark.model
+def test_a_base_that_is_another_model_is_refused(tmp_path: Path, cache_dir: Path) -> None:
+    other = with_noise(ensure_base(cache_dir), tmp_path / "other", 3.0)
     with pytest.raises(ModelRefused, match=r"golden case \d of golden.json scores"):
-        load_embedded(EmbeddedBase(tmp_path, str(tmp_path / "other")), dtype=torch.float32)
+        load_embedded(EmbeddedBase(tmp_path, str(other)), dtype=torch.float32)
 
 
 def test_a_base_of_another_size_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The engine beyond one whole prompt: the compositional layout, kept policies, growing content."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,32 +113,34 @@ def test_a_policys_score_depends_on_no_other_policy(
     assert engine.p_yes(prompt) == pytest.approx(alone, abs=TOLERANCE)
 
 
-def test_a_kept_policy_is_not_computed_again_and_the_longest_unused_is_forgotten(
-    tiny: dict[str, Classifier], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("moderation.engine.KEPT_POLICY_TOKENS", 10)
-    model = tiny["gemma3"].model
-    engine = LocalEngine(model, yes_id=21, no_id=22, max_prompt_tokens=64)
-    layers = engine._layers
+@contextmanager
+def computed_rows(model: Any) -> Iterator[list[int]]:
+    """Rows that the first layer of a model projects, by call."""
     rows: list[int] = []
-    embed = layers._embedded
+    projection = model.model.layers[0].self_attn.q_proj
+    handle = projection.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    try:
+        yield rows
+    finally:
+        handle.remove()
 
-    def counting(segments: Any) -> Any:
-        found = embed(segments)
-        rows.append(len(found))
-        return found
 
-    monkeypatch.setattr(layers, "_embedded", counting)
+def test_a_kept_policy_is_not_computed_again_and_the_longest_unused_is_forgotten(
+    tiny: dict[str, Classifier],
+) -> None:
+    model = tiny["gemma3"].model
+    engine = LocalEngine(model, yes_id=21, no_id=22, max_prompt_tokens=64, kept_policy_tokens=10)
 
     def ask(*policies: tuple[int, ...]) -> None:
         engine.p_yes(JudgePrompt((30, 31), policies, (40,)))
 
     first, second, third = (50, 51, 52, 53), (60, 61, 62, 63), (70, 71, 72, 73)
-    ask(first, second)
-    ask(first, second)
-    assert rows == [2 + 4 + 4 + 2, 2 + 2]
-    ask(first, third)  # 12 tokens are too many: the second goes
-    ask(first, second)
+    with computed_rows(model) as rows:
+        ask(first, second)
+        ask(first, second)
+        ask(first, third)  # 12 tokens are too many: the second goes
+        ask(first, second)
+    assert rows[:2] == [2 + 4 + 4 + 2, 2 + 2]
     assert rows[2:] == [2 + 4 + 2, 2 + 4 + 2]
 
 
@@ -169,22 +172,13 @@ def test_a_growing_content_scores_like_a_fresh_one_at_every_length(
         assert engine.p_yes(prompt, growing=growing) == pytest.approx(fresh, abs=TOLERANCE), "again"
 
 
-def test_a_growing_content_costs_its_new_tokens(
-    tiny: dict[str, Classifier], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_growing_content_costs_its_new_tokens(tiny: dict[str, Classifier]) -> None:
     engine = LocalEngine(tiny["gemma3"].model, yes_id=21, no_id=22, max_prompt_tokens=1024)
-    rows: list[int] = []
-    embed = engine._layers._embedded
-
-    def counting(segments: Any) -> Any:
-        rows.append(sum(len(segment.tokens) for segment in segments))
-        return embed(segments)
-
-    monkeypatch.setattr(engine._layers, "_embedded", counting)
     growing = GrowingContent()
-    for length in (100, 120, 140):
-        content = tuple(range(30, 30 + length))
-        engine.p_yes(JudgePrompt(content, ((40, 41),), (35,)), growing=growing)
+    with computed_rows(tiny["gemma3"].model) as rows:
+        for length in (100, 120, 140):
+            content = tuple(range(30, 30 + length))
+            engine.p_yes(JudgePrompt(content, ((40, 41),), (35,)), growing=growing)
     assert rows == [100 + 2 + 1, 20 + 1, 20 + 1]
 
 
