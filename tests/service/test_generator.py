@@ -168,6 +168,14 @@ def test_a_directory_is_loaded_and_generates(tmp_path: Path, generator: GemmaGen
     assert generate(loaded, asked)[:2] == generate(generator, asked)[:2]
 
 
+def test_a_directory_below_the_home_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_checkpoint(tmp_path / "model")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load(Path("~/model")).name == "~/model"
+
+
 def test_a_base_model_gets_the_plain_format_and_a_tuned_one_its_own(tmp_path: Path) -> None:
     base = write_checkpoint(tmp_path / "base")
     assert isinstance(load(base)._format, PlainFormat)
