@@ -8,7 +8,7 @@ visible at all, and a mask is added only where a piece is visible in part.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor
@@ -190,11 +190,13 @@ def attend(
             scores *= scaling
             if softcap is not None:
                 scores = torch.tanh(scores / softcap) * softcap
+            by_query = scores.view(num_heads, group, num, -1)
             widths = [piece.last - piece.first for piece in block.pieces]
-            by_query = torch.split(scores.view(num_heads, group, num, -1), widths, dim=-1)
-            for piece, own in zip(block.pieces, by_query, strict=True):
+            begins = accumulate(widths, initial=0)
+            for piece, begin, width in zip(block.pieces, begins, widths, strict=False):
                 if piece.masked is not None:
-                    own += _mask(num, own.shape[-1], *piece.masked).to(own.device)
+                    mask = _mask(num, width, *piece.masked).to(scores.device)
+                    by_query.narrow(-1, begin, width).add_(mask)
             shares = torch.split(torch.softmax(scores, dim=-1).to(queries.dtype), widths, dim=-1)
             weights.update(zip(places, shares, strict=True))
         mixed: list[Tensor | None] = [None] * len(batch)
