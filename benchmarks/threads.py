@@ -17,6 +17,7 @@ from benchmarks.engine.workloads import make_workload
 from moderation.checkpoints import preferred_dtype
 from moderation.embedded.base import EmbeddedBase
 from moderation.embedded.models import load_embedded
+from moderation.engine import Ask
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     seconds = []
     for _ in range(12):
         started = time.perf_counter()
-        classifier.engine.p_yes(prompt)
+        classifier.engine.p_yes([Ask(prompt)])
         seconds.append(time.perf_counter() - started)
     counted = seconds[2:]  # the first ones warm up
     print(

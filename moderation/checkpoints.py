@@ -22,7 +22,7 @@ from transformers import (
     ShieldGemma2ForImageClassification,
 )
 
-from moderation.engine import Engine, LocalEngine
+from moderation.engine import Ask, Engine, LocalEngine
 from moderation.errors import EngineError, ModelRefused, ModelUnavailable
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES, Template
@@ -231,7 +231,7 @@ def _check_head(model: Any, safe: SafeTokenizer) -> None:
 def _check_finite(engine: LocalEngine, safe: SafeTokenizer) -> None:
     ids = safe.content("Does this work?").ids
     try:
-        engine.p_yes(JudgePrompt((safe.token_id("<bos>"), *ids), (ids,)))
+        engine.p_yes([Ask(JudgePrompt((safe.token_id("<bos>"), *ids), (ids,)))])
     except EngineError as exc:
         raise ModelRefused(f"a probe gave no score: {exc}") from exc
 

@@ -6,12 +6,14 @@ Knows token ids and tensors. Knows nothing of policies' texts, thresholds or HTT
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from moderation.caller import PATIENT, Caller
 from moderation.errors import EngineError, Unscorable
 from moderation.gemma import GemmaLayers
 from moderation.growing import GrowingContent
@@ -22,28 +24,38 @@ KEPT_POLICY_TOKENS = 16_384
 """Tokens of policies whose keys and values are kept: about 300 MB for the 270M in bfloat16."""
 
 
+MAX_BATCH_TOKENS = 2_048
+"""Tokens of one packed forward: past some hundred, more of them are no cheaper on a CPU."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ask:
+    """One prompt to be answered, and what comes with it."""
+
+    prompt: JudgePrompt
+    """Its prefix holds image placeholders where `pixels` is given."""
+    pixels: Tensor | None = None
+    """``(1, 3, H, W)`` of the one image in the prefix."""
+    growing: GrowingContent | None = None
+    """Of the text in the prefix, where it was asked before and will be again."""
+
+
 class Engine(Protocol):
-    """Answers judge prompts; safe to call from several threads, one at a time does the work."""
+    """Answers judge prompts; safe to call from several threads."""
 
     max_prompt_tokens: int
     """Tokens that the longest single prompt may have."""
 
-    def p_yes(
-        self,
-        prompt: JudgePrompt,
-        *,
-        pixels: Tensor | None = None,
-        growing: GrowingContent | None = None,
-    ) -> list[float]:
-        """P(Yes) of every leaf, in order.
+    def p_yes(self, asks: Sequence[Ask], caller: Caller = PATIENT) -> list[list[float]]:
+        """P(Yes) of every leaf of every ask, in order.
 
         Args:
-            prompt: its prefix holds image placeholders where `pixels` is given.
-            pixels: ``(1, 3, H, W)`` of the one image in the prefix.
-            growing: of the text in the prefix, where it was asked before and will be again.
+            asks: may be computed together; no score depends on which others there are.
+            caller: asked between steps of the work whether it still waits.
 
         Raises:
-            EngineError: no score could be computed.
+            EngineError: the score of at least one could not be computed, or not while the caller
+                waits.
         """
         ...
 
@@ -64,6 +76,7 @@ class LocalEngine:
         no_id: int,
         max_prompt_tokens: int,
         kept_policy_tokens: int = KEPT_POLICY_TOKENS,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> None:
         """
         Args:
@@ -72,8 +85,10 @@ class LocalEngine:
             yes_id, no_id: tokens of the answers.
             max_prompt_tokens: see `Engine`.
             kept_policy_tokens: of the compositional layout's policies, kept between calls.
+            max_batch_tokens: of one packed forward; an ask that has more goes alone.
         """
         self._kept_policy_tokens = kept_policy_tokens
+        self._max_batch_tokens = max_batch_tokens
         self.max_prompt_tokens = max_prompt_tokens
         self._model = cast(Any, model)  # nn.Module types its attributes as Tensor | Module
         self._layers = GemmaLayers(model)
@@ -86,50 +101,68 @@ class LocalEngine:
         self._policies: OrderedDict[tuple[int, ...], Segment] = OrderedDict()
         self._lock = threading.Lock()
 
-    @torch.inference_mode()
-    def p_yes(
-        self,
-        prompt: JudgePrompt,
-        *,
-        pixels: Tensor | None = None,
-        growing: GrowingContent | None = None,
-    ) -> list[float]:
+    def p_yes(self, asks: Sequence[Ask], caller: Caller = PATIENT) -> list[list[float]]:
         """See `Engine.p_yes`."""
-        assert prompt.longest <= self.max_prompt_tokens, "the caller splits content into windows"
-        assert pixels is None or growing is None, "an image does not grow"
-        try:
+        found: list[list[float]] = []
+        for batch in in_batches(asks, self._max_batch_tokens):
+            caller.check()
             with self._lock:
-                hidden = self._answers(prompt, pixels, growing)  # (P, D)
-                scores = violation_scores(hidden, self._answer_rows(), self._softcap).tolist()
+                found += self._batch(batch)
+        return found
+
+    @torch.inference_mode()
+    def _batch(self, asks: Sequence[Ask]) -> list[list[float]]:
+        """The answers of one packed forward."""
+        for ask in asks:
+            assert ask.prompt.longest <= self.max_prompt_tokens, "the caller splits content"
+            assert ask.pixels is None or ask.growing is None, "an image does not grow"
+        try:
+            hidden = self._answers(asks)  # (all leaves, D)
+            scores = violation_scores(hidden, self._answer_rows(), self._softcap).tolist()
         except (RuntimeError, ValueError, IndexError, MemoryError) as exc:  # of torch, not ours
+            num_tokens = sum(ask.prompt.num_tokens for ask in asks)
             raise EngineError(
-                f"the forward of {prompt.num_tokens} tokens failed ({type(exc).__name__})"
+                f"the forward of {num_tokens} tokens failed ({type(exc).__name__})"
             ) from exc
         if not all(math.isfinite(score) for score in scores):
             raise Unscorable("the model answered with a number that is no probability (NaN)")
-        return list(scores)
+        rest = iter(scores)
+        return [[next(rest) for _ in ask.prompt.leaves] for ask in asks]
 
-    def _answers(
-        self, prompt: JudgePrompt, pixels: Tensor | None, growing: GrowingContent | None
-    ) -> Tensor:
-        """Hidden state at the last token of every question, ``(P, D)``."""
-        policies = [self._policy(tokens) for tokens in prompt.leaves] if prompt.query else []
-        if growing is None:
-            content = self._content(prompt.prefix, pixels)
-            leaves = self._leaves(prompt, content, policies)
-            return self._layers.answers(leaves, keep=policies)
-        num_common = growing.num_common(prompt.prefix)
-        known, new = None, prompt.prefix[num_common:]
-        if growing.prefix is not None and num_common:
-            known = self._layers.cropped(growing.prefix, num_common)
-        content = Segment(new) if known is None else known.followed_by(new) if new else known
-        leaves = self._leaves(prompt, content, policies)
-        hidden = self._layers.answers(leaves, keep=[*policies, content])
-        if known is None or content is known:
-            growing.prefix = content
-        else:
-            growing.prefix = self._layers.joined(known, content)
+    def _answers(self, asks: Sequence[Ask]) -> Tensor:
+        """Hidden state at the last token of every question, ``(all leaves, D)``."""
+        leaves: list[Segment] = []
+        keep: list[Segment] = []
+        grown: list[tuple[GrowingContent, Segment | None, Segment]] = []
+        for ask in asks:
+            prompt = ask.prompt
+            policies = [self._policy(tokens) for tokens in prompt.leaves] if prompt.query else []
+            if ask.growing is None:
+                content = self._content(prompt.prefix, ask.pixels)
+            else:
+                known, content = self._grown(prompt.prefix, ask.growing)
+                grown.append((ask.growing, known, content))
+                keep.append(content)
+            leaves += self._leaves(prompt, content, policies)
+            keep += policies
+        hidden = self._layers.answers(leaves, keep=keep)
+        for growing, known, content in grown:
+            if known is None or content is known:
+                growing.prefix = content
+            else:
+                growing.prefix = self._layers.joined(known, content)
         return hidden
+
+    def _grown(
+        self, tokens: tuple[int, ...], growing: GrowingContent
+    ) -> tuple[Segment | None, Segment]:
+        """What is kept of a prefix, and the segment that ends with it."""
+        num_common = growing.num_common(tokens)
+        if growing.prefix is None or not num_common:
+            return None, Segment(tokens)
+        known = self._layers.cropped(growing.prefix, num_common)
+        new = tokens[num_common:]
+        return known, known.followed_by(new) if new else known
 
     def _content(self, tokens: tuple[int, ...], pixels: Tensor | None) -> Segment:
         """The prefix of a prompt; with an image, its last segment."""
@@ -172,6 +205,20 @@ class LocalEngine:
     def _answer_rows(self) -> Tensor:
         rows: Tensor = self._model.get_output_embeddings().weight[self._yes_no]
         return rows
+
+
+def in_batches(asks: Sequence[Ask], max_tokens: int) -> Iterator[list[Ask]]:
+    """The asks in order, in runs of at most so many tokens; one that has more goes alone."""
+    batch: list[Ask] = []
+    num_tokens = 0
+    for ask in asks:
+        if batch and num_tokens + ask.prompt.num_tokens > max_tokens:
+            yield batch
+            batch, num_tokens = [], 0
+        batch.append(ask)
+        num_tokens += ask.prompt.num_tokens
+    if batch:
+        yield batch
 
 
 def violation_scores(hidden: Tensor, answer_rows: Tensor, softcap: float | None) -> Tensor:

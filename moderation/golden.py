@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moderation.checkpoints import Classifier
+from moderation.engine import Ask
 from moderation.errors import ModelRefused
 from policies import Surface
 
@@ -31,7 +32,8 @@ def score_case(classifier: Classifier, surface: Surface, text: str, definition: 
     """P(Yes) of one text under one policy text."""
     ids = classifier.builder.content_tokens(text).ids
     prompt = classifier.builder.text_prompt(surface, ids, [definition])
-    return classifier.engine.p_yes(prompt)[0]
+    [[p_yes]] = classifier.engine.p_yes([Ask(prompt)])
+    return p_yes
 
 
 def read_golden(path: Path) -> list[GoldenCase]:

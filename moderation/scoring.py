@@ -11,7 +11,7 @@ from PIL import Image
 
 from moderation.caller import Caller
 from moderation.checkpoints import Classifier
-from moderation.engine import Engine
+from moderation.engine import Ask, Engine
 from moderation.errors import ContentEmpty, ContentTooLong, InvalidText, ModelError
 from moderation.growing import GrowingContent
 from moderation.prompts import JudgePrompt
@@ -105,7 +105,7 @@ def score_text(
         tokens: of `text`.
         part: index that the windows name.
         context: for a response, the prompt that it answers: shown, not judged.
-        caller: asked before every window whether it still waits.
+        caller: asked between windows whether it still waits.
         growing: of a text that was scored before and will be again, with more behind it.
 
     Raises:
@@ -135,12 +135,13 @@ def score_text(
         raise _no_room(engine.max_prompt_tokens)
     windows = split_windows(text, tokens, size=size, overlap=min(WINDOW_OVERLAP, size // 4))
     found.num_windows = len(windows)
-    for window in windows:
-        caller.check()
-        prompt = builder.text_prompt(
+    prompts = [
+        builder.text_prompt(
             surface, tokens.ids[window.first : window.last], definitions, context=context_ids
         )
-        scores = _scores(engine, prompt, growing, may_grow=window is windows[-1])
+        for window in windows
+    ]
+    for window, scores in zip(windows, _scores(engine, prompts, growing, caller), strict=True):
         for policy_id, raw in zip(asked, scores, strict=True):
             found.windows[policy_id].append(
                 WindowScore(part=part, surface=surface, start=window.start, end=window.end, raw=raw)
@@ -149,17 +150,20 @@ def score_text(
 
 
 def _scores(
-    engine: Engine, prompt: JudgePrompt, growing: GrowingContent | None, *, may_grow: bool
-) -> list[float]:
-    """P(Yes) of every policy for one window, which more may come into at the next call or not."""
+    engine: Engine, prompts: Sequence[JudgePrompt], growing: GrowingContent | None, caller: Caller
+) -> list[list[float]]:
+    """P(Yes) of every policy for every window of one text.
+
+    Of a text that grows, more can come into the last window only.
+    """
     if growing is None:
-        return engine.p_yes(prompt)
-    if prompt in growing.finished:
-        return growing.finished[prompt]
-    scores = engine.p_yes(prompt, growing=growing)
-    if not may_grow:
-        growing.finished[prompt] = scores
-    return scores
+        return engine.p_yes([Ask(prompt) for prompt in prompts], caller)
+    *before, last = prompts
+    new = [prompt for prompt in before if prompt not in growing.finished]
+    asks = [*(Ask(prompt) for prompt in new), Ask(last, growing=growing)]
+    scores = engine.p_yes(asks, caller)
+    growing.finished.update(zip(new, scores[:-1], strict=True))
+    return [*(growing.finished[prompt] for prompt in before), scores[-1]]
 
 
 def score_image(
@@ -187,11 +191,11 @@ def score_image(
     if not asked:
         return PartScores()
     assert classifier.to_pixels is not None, "a classifier of images prepares their pixels"
-    caller.check()
     prompt = classifier.builder.image_prompt(list(asked.values()))
     if prompt.longest > classifier.engine.max_prompt_tokens:
         raise _no_room(classifier.engine.max_prompt_tokens)
-    scores = classifier.engine.p_yes(prompt, pixels=classifier.to_pixels(image))
+    caller.check()  # preparing pixels costs something too
+    [scores] = classifier.engine.p_yes([Ask(prompt, classifier.to_pixels(image))], caller)
     windows = {
         policy_id: [WindowScore(part=part, surface=Surface.IMAGE, start=0, end=0, raw=raw)]
         for policy_id, raw in zip(asked, scores, strict=True)

@@ -28,7 +28,7 @@ from benchmarks.engine.workloads import CONTENT_TOKENS, POLICIES, Workload, make
 from moderation.checkpoints import Classifier, preferred_dtype
 from moderation.embedded.base import EmbeddedBase
 from moderation.embedded.models import load_embedded
-from moderation.engine import LocalEngine
+from moderation.engine import Ask, Engine, LocalEngine
 from moderation.growing import GrowingContent
 from moderation.prompts import JudgePrompt
 
@@ -86,7 +86,7 @@ def measure(
     classifier: Classifier, reference: Classifier, workload: Workload, rounds: int
 ) -> list[dict[str, Any]]:
     """A row a side: seconds an item, the ratio to ours, and how far its scores are off."""
-    ours: Score = classifier.engine.p_yes
+    ours: Score = partial(ask_all, classifier.engine)
     sides: dict[str, tuple[Score, tuple[JudgePrompt, ...]]] = {
         "wardgate": (ours, workload.shieldgemma),
         "wardgate, compositional": (ours, workload.compositional),
@@ -94,13 +94,13 @@ def measure(
     for name, score in transformers_peers(classifier).items():
         sides[name] = (score, workload.shieldgemma)
     one_by_one = transformers_peers(reference)["transformers, one by one"]
-    expected = score_all(one_by_one, workload.shieldgemma)
+    expected = one_by_one(workload.shieldgemma)
     cpu: dict[str, list[float]] = {name: [] for name in sides}
     wall: dict[str, list[float]] = {name: [] for name in sides}
     gaps: dict[str, list[float]] = {}
     for index in range(rounds + 1):
         for name, (score, prompts) in sides.items():
-            scores, cpu_s, wall_s = timed(partial(score_all, score, prompts))
+            scores, cpu_s, wall_s = timed(partial(score, prompts))
             if index:  # the first round warms up
                 cpu[name].append(cpu_s / len(prompts))
                 wall[name].append(wall_s / len(prompts))
@@ -153,12 +153,13 @@ def check_growing(engine: LocalEngine, whole: JudgePrompt, lengths: Iterable[int
     growing = GrowingContent()
     for length in lengths:
         prompt = JudgePrompt(whole.prefix[:length], whole.leaves, whole.query)
-        engine.p_yes(prompt, growing=growing)
+        engine.p_yes([Ask(prompt, growing=growing)])
 
 
-def score_all(score: Score, prompts: Sequence[JudgePrompt]) -> list[float]:
-    """The scores of all prompts, in order."""
-    return [p_yes for prompt in prompts for p_yes in score(prompt)]
+def ask_all(engine: Engine, prompts: Sequence[JudgePrompt]) -> list[float]:
+    """The scores of all prompts, in order, asked together."""
+    scores = engine.p_yes([Ask(prompt) for prompt in prompts])
+    return [p_yes for each in scores for p_yes in each]
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:

@@ -1,7 +1,8 @@
 """What the engine is compared with: transformers, as people use it for such a classifier."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,16 +12,25 @@ from transformers import DynamicCache
 from moderation.checkpoints import Classifier
 from moderation.prompts import JudgePrompt
 
-Score = Callable[[JudgePrompt], list[float]]
+Score = Callable[[Sequence[JudgePrompt]], list[float]]
+"""The scores of all questions of some prompts, in order."""
 
 
 def transformers_peers(classifier: Classifier) -> dict[str, Score]:
     """By name, the ways to score a prompt with transformers' own forward."""
     return {
-        "transformers, prefix KV": lambda prompt: _prefix_kv(classifier, prompt),
-        "transformers, one by one": lambda prompt: _one_by_one(classifier, prompt),
-        "transformers, as shipped": lambda prompt: _as_shipped(classifier, prompt),
+        "transformers, prefix KV": partial(_each, _prefix_kv, classifier),
+        "transformers, one by one": partial(_each, _one_by_one, classifier),
+        "transformers, as shipped": partial(_each, _as_shipped, classifier),
     }
+
+
+def _each(
+    score: Callable[[Classifier, JudgePrompt], list[float]],
+    classifier: Classifier,
+    prompts: Sequence[JudgePrompt],
+) -> list[float]:
+    return [p_yes for prompt in prompts for p_yes in score(classifier, prompt)]
 
 
 @torch.inference_mode()

@@ -11,14 +11,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from evals.records import Record
 from evals.results import Results
 from evals.run import RunPlan, read_workload, run_evaluation
+from moderation.caller import PATIENT, Caller
 from moderation.checkpoints import Classifier
+from moderation.engine import Ask
 from moderation.errors import EngineStopped, Unscorable
-from moderation.growing import GrowingContent
 from moderation.moderator import Moderator
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
@@ -44,13 +45,14 @@ class ScriptedEngine:
         self._stops = stops
         self._tokenizer = SafeTokenizer(small_tokenizer_json())
 
-    def p_yes(
-        self,
-        prompt: JudgePrompt,
-        *,
-        pixels: Tensor | None = None,
-        growing: GrowingContent | None = None,
-    ) -> list[float]:
+    def p_yes(self, asks: Sequence[Ask], caller: Caller = PATIENT) -> list[list[float]]:
+        found = []
+        for each in asks:
+            caller.check()
+            found.append(self._answer(each.prompt))
+        return found
+
+    def _answer(self, prompt: JudgePrompt) -> list[float]:
         text = self._tokenizer.decode(list(prompt.prefix)).rpartition("\n")[2]
         with self._calls.open("a") as calls:
             calls.write(json.dumps(text) + "\n")

@@ -1,12 +1,14 @@
 """An engine that scores by the words it sees; everything around it is real."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import nn
 
+from moderation.caller import PATIENT, Caller
 from moderation.checkpoints import Classifier
-from moderation.growing import GrowingContent
+from moderation.engine import Ask
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
 from moderation.tokenizer import SafeTokenizer
@@ -28,13 +30,14 @@ class WordEngine:
     prompts: list[JudgePrompt] = field(default_factory=list)
     """What was asked."""
 
-    def p_yes(
-        self,
-        prompt: JudgePrompt,
-        *,
-        pixels: Tensor | None = None,
-        growing: GrowingContent | None = None,
-    ) -> list[float]:
+    def p_yes(self, asks: Sequence[Ask], caller: Caller = PATIENT) -> list[list[float]]:
+        found = []
+        for each in asks:
+            caller.check()
+            found.append(self._answer(each.prompt))
+        return found
+
+    def _answer(self, prompt: JudgePrompt) -> list[float]:
         assert prompt.longest <= self.max_prompt_tokens
         self.prompts.append(prompt)
         time.sleep(self.seconds)

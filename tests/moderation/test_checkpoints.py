@@ -15,6 +15,7 @@ from transformers import Gemma3ForCausalLM, Gemma3ImageProcessorPil
 from moderation.checkpoints import Classifier, load_checkpoint
 from moderation.errors import ModelRefused, ModelUnavailable
 from moderation.prompts import JudgePrompt
+from tests.moderation.asking import ask
 from tests.moderation.checkpoints_on_disk import edit_config, edit_weights
 from tests.moderation.small_tokenizer import small_tokenizer_json
 
@@ -65,7 +66,7 @@ def test_each_architecture_loads_with_the_template_that_it_was_trained_with(
 def test_a_checkpoint_loads_in_bfloat16(checkpoint_dirs: dict[str, Path]) -> None:
     classifier = load_checkpoint(checkpoint_dirs["gemma3"], dtype=torch.bfloat16)
     assert classifier.info.dtype == "bfloat16"
-    assert all(0 <= score <= 1 for score in classifier.engine.p_yes(PROMPT))
+    assert all(0 <= score <= 1 for score in ask(classifier.engine, PROMPT))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
@@ -107,7 +108,7 @@ def test_a_stored_head_equal_to_the_embedding_is_accepted(
         return {**weights, HEADS[name]: weights[EMBEDDINGS[name]].clone()}
 
     edit_weights(folder, add_head)
-    assert load(folder).engine.p_yes(PROMPT) == tiny[name].engine.p_yes(PROMPT)
+    assert ask(load(folder).engine, PROMPT) == ask(tiny[name].engine, PROMPT)
 
 
 def test_missing_weights_are_refused(copy: Copy) -> None:
@@ -331,7 +332,7 @@ def test_an_adapter_is_merged_and_named(
     checkpoint_dirs: dict[str, Path], tiny: dict[str, Classifier], adapter: Path
 ) -> None:
     classifier = load(checkpoint_dirs["gemma3"], adapter=adapter)
-    assert classifier.engine.p_yes(PROMPT) != pytest.approx(tiny["gemma3"].engine.p_yes(PROMPT))
+    assert ask(classifier.engine, PROMPT) != pytest.approx(ask(tiny["gemma3"].engine, PROMPT))
     assert classifier.info.revision.startswith(tiny["gemma3"].info.revision + "+adapter-")
     assert not any("lora" in name for name, _ in classifier.model.named_parameters())
 

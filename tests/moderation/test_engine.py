@@ -22,6 +22,7 @@ from moderation.engine import LocalEngine, violation_scores
 from moderation.errors import EngineError, Unscorable
 from moderation.prompts import JudgePrompt
 from policies import Surface
+from tests.moderation.asking import ask
 from tests.moderation.checkpoints_on_disk import IMAGE_SIDE, SLIDING_WINDOW
 
 TOLERANCE = 1e-4
@@ -90,7 +91,7 @@ def full_prompts(prompt: JudgePrompt) -> list[tuple[int, ...]]:
 def test_a_shared_prefix_scores_like_whole_prompts(
     tiny: dict[str, Classifier], plain: dict[str, Plain], name: str, prompt: JudgePrompt
 ) -> None:
-    found = tiny[name].engine.p_yes(prompt)
+    found = ask(tiny[name].engine, prompt)
     expected = [plain[name](ids, None) for ids in full_prompts(prompt)]
     assert found == pytest.approx(expected, abs=TOLERANCE)
 
@@ -110,7 +111,7 @@ def test_an_image_in_the_prefix_scores_like_whole_prompts(
     prefix = tiny[name].builder.image_prompt(["No violence."]).prefix
     prompt = JudgePrompt(prefix, tuple(leaves))
     pixels = random_pixels(seed)
-    found = tiny[name].engine.p_yes(prompt, pixels=pixels)
+    found = ask(tiny[name].engine, prompt, pixels=pixels)
     expected = [plain[name](ids, pixels) for ids in full_prompts(prompt)]
     assert found == pytest.approx(expected, abs=TOLERANCE)
 
@@ -120,7 +121,7 @@ def test_the_score_depends_on_the_image(tiny: dict[str, Classifier]) -> None:
     prefix = classifier.builder.image_prompt(["No violence."]).prefix
     prompt = JudgePrompt(prefix, tuple((token,) for token in range(30, 50)))
     dark, light = (
-        classifier.engine.p_yes(prompt, pixels=torch.full((1, 3, IMAGE_SIDE, IMAGE_SIDE), value))
+        ask(classifier.engine, prompt, pixels=torch.full((1, 3, IMAGE_SIDE, IMAGE_SIDE), value))
         for value in (-1.0, 1.0)
     )
     assert max(abs(one - other) for one, other in zip(dark, light, strict=True)) > 0.05
@@ -132,13 +133,13 @@ def test_neither_order_nor_number_of_leaves_matters(
     tiny: dict[str, Classifier], prompt: JudgePrompt, data: st.DataObject
 ) -> None:
     engine = tiny["gemma3"].engine
-    together = engine.p_yes(prompt)
+    together = ask(engine, prompt)
     order = data.draw(st.permutations(range(len(prompt.leaves))))
     shuffled = JudgePrompt(prompt.prefix, tuple(prompt.leaves[place] for place in order))
-    assert engine.p_yes(shuffled) == pytest.approx(
+    assert ask(engine, shuffled) == pytest.approx(
         [together[place] for place in order], abs=TOLERANCE
     )
-    alone = [engine.p_yes(JudgePrompt(prompt.prefix, (leaf,)))[0] for leaf in prompt.leaves]
+    alone = [ask(engine, JudgePrompt(prompt.prefix, (leaf,)))[0] for leaf in prompt.leaves]
     assert alone == pytest.approx(together, abs=TOLERANCE)
 
 
@@ -165,9 +166,9 @@ def test_raising_the_models_yes_logit_raises_the_score(tiny: dict[str, Classifie
     tokenizer = classifier.builder.tokenizer
     yes, no = tokenizer.token_id("Yes"), tokenizer.token_id("No")
     prompt = JudgePrompt((2, 30, 31), ((40, 41),))
-    straight = classifier.engine.p_yes(prompt)[0]
+    straight = ask(classifier.engine, prompt)[0]
     swapped = LocalEngine(classifier.model, yes_id=no, no_id=yes, max_prompt_tokens=1024)
-    assert swapped.p_yes(prompt)[0] == pytest.approx(1 - straight, abs=1e-6)
+    assert ask(swapped, prompt)[0] == pytest.approx(1 - straight, abs=1e-6)
     logits = classifier.model(input_ids=torch.tensor([[2, 30, 31, 40, 41]])).logits[0, -1]
     assert (straight > 0.5) == bool(logits[yes] > logits[no])
 
@@ -177,16 +178,16 @@ def test_a_model_that_answers_nan_is_unscorable(tiny: dict[str, Classifier]) -> 
     with torch.no_grad():
         model.get_input_embeddings().weight[40] = float("nan")
     engine = LocalEngine(model, yes_id=21, no_id=22, max_prompt_tokens=1024)
-    assert 0 <= engine.p_yes(JudgePrompt((2, 30), ((31,),)))[0] <= 1
+    assert 0 <= ask(engine, JudgePrompt((2, 30), ((31,),)))[0] <= 1
     with pytest.raises(Unscorable, match="no probability"):
-        engine.p_yes(JudgePrompt((2, 40), ((31,),)))
+        ask(engine, JudgePrompt((2, 40), ((31,),)))
 
 
 def test_a_failing_forward_is_an_engine_error(tiny: dict[str, Classifier]) -> None:
     classifier = tiny["shieldgemma2"]
     prompt = JudgePrompt((2, 30), ((31,),))  # no placeholder for the image
     with pytest.raises(EngineError, match=r"the forward of 3 tokens failed \(\w+\)"):
-        classifier.engine.p_yes(prompt, pixels=random_pixels(0))
+        ask(classifier.engine, prompt, pixels=random_pixels(0))
 
 
 def random_pixels(seed: int) -> Tensor:
@@ -208,4 +209,4 @@ def test_the_embedded_model_scores_like_whole_prompts(
     )
     plain = plain_forward(embedded.model, embedded)
     expected = [plain(ids, None) for ids in full_prompts(prompt)]
-    assert embedded.engine.p_yes(prompt) == pytest.approx(expected, abs=TOLERANCE)
+    assert ask(embedded.engine, prompt) == pytest.approx(expected, abs=TOLERANCE)

@@ -17,6 +17,7 @@ from moderation.growing import GrowingContent
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
 from policies import Surface
+from tests.moderation.asking import ask
 from tests.moderation.checkpoints_on_disk import SLIDING_WINDOW
 from tests.moderation.test_engine import TOLERANCE, full_prompts, plain_forward
 
@@ -97,8 +98,8 @@ def test_the_compositional_layout_scores_like_a_plain_forward_with_its_mask(
 ) -> None:
     expected = masked_forward(models[name], prompt, answers_of(tiny[name]))
     engine = tiny[name].engine
-    assert engine.p_yes(prompt) == pytest.approx(expected, abs=TOLERANCE), "policies computed"
-    assert engine.p_yes(prompt) == pytest.approx(expected, abs=TOLERANCE), "policies kept"
+    assert ask(engine, prompt) == pytest.approx(expected, abs=TOLERANCE), "policies computed"
+    assert ask(engine, prompt) == pytest.approx(expected, abs=TOLERANCE), "policies kept"
 
 
 @exhaustive
@@ -108,9 +109,9 @@ def test_a_policys_score_depends_on_no_other_policy(
 ) -> None:
     engine = tiny["gemma3"].engine
     alone = [
-        engine.p_yes(JudgePrompt(prompt.prefix, (leaf,), prompt.query))[0] for leaf in prompt.leaves
+        ask(engine, JudgePrompt(prompt.prefix, (leaf,), prompt.query))[0] for leaf in prompt.leaves
     ]
-    assert engine.p_yes(prompt) == pytest.approx(alone, abs=TOLERANCE)
+    assert ask(engine, prompt) == pytest.approx(alone, abs=TOLERANCE)
 
 
 @contextmanager
@@ -131,15 +132,15 @@ def test_a_kept_policy_is_not_computed_again_and_the_longest_unused_is_forgotten
     model = tiny["gemma3"].model
     engine = LocalEngine(model, yes_id=21, no_id=22, max_prompt_tokens=64, kept_policy_tokens=10)
 
-    def ask(*policies: tuple[int, ...]) -> None:
-        engine.p_yes(JudgePrompt((30, 31), policies, (40,)))
+    def put(*policies: tuple[int, ...]) -> None:
+        ask(engine, JudgePrompt((30, 31), policies, (40,)))
 
     first, second, third = (50, 51, 52, 53), (60, 61, 62, 63), (70, 71, 72, 73)
     with computed_rows(model) as rows:
-        ask(first, second)
-        ask(first, second)
-        ask(first, third)  # 12 tokens are too many: the second goes
-        ask(first, second)
+        put(first, second)
+        put(first, second)
+        put(first, third)  # 12 tokens are too many: the second goes
+        put(first, second)
     assert rows[:2] == [2 + 4 + 4 + 2, 2 + 2]
     assert rows[2:] == [2 + 4 + 2, 2 + 4 + 2]
 
@@ -167,9 +168,9 @@ def test_a_growing_content_scores_like_a_fresh_one_at_every_length(
         back = data.draw(st.integers(0, min(3, len(content))))
         content = content[: len(content) - back] + piece
         prompt = JudgePrompt(content, leaves, query)
-        fresh = engine.p_yes(prompt)
-        assert engine.p_yes(prompt, growing=growing) == pytest.approx(fresh, abs=TOLERANCE)
-        assert engine.p_yes(prompt, growing=growing) == pytest.approx(fresh, abs=TOLERANCE), "again"
+        fresh = ask(engine, prompt)
+        assert ask(engine, prompt, growing=growing) == pytest.approx(fresh, abs=TOLERANCE)
+        assert ask(engine, prompt, growing=growing) == pytest.approx(fresh, abs=TOLERANCE), "again"
 
 
 def test_a_growing_content_costs_its_new_tokens(tiny: dict[str, Classifier]) -> None:
@@ -178,7 +179,7 @@ def test_a_growing_content_costs_its_new_tokens(tiny: dict[str, Classifier]) -> 
     with computed_rows(tiny["gemma3"].model) as rows:
         for length in (100, 120, 140):
             content = tuple(range(30, 30 + length))
-            engine.p_yes(JudgePrompt(content, ((40, 41),), (35,)), growing=growing)
+            ask(engine, JudgePrompt(content, ((40, 41),), (35,)), growing=growing)
     assert rows == [100 + 2 + 1, 20 + 1, 20 + 1]
 
 
@@ -195,14 +196,14 @@ def test_the_embedded_model_in_both_layouts_and_grown(embedded: Classifier) -> N
     model.set_attn_implementation("eager")  # takes masks that are added
     expected = masked_forward(model, prompt, answers_of(embedded))
     model.set_attn_implementation("sdpa")
-    assert engine.p_yes(prompt) == pytest.approx(expected, abs=TOLERANCE)
+    assert ask(engine, prompt) == pytest.approx(expected, abs=TOLERANCE)
     growing = GrowingContent()
     for length in (1, 300, 599, 600):
         grown = builder.text_prompt(Surface.PROMPT, words.ids[:length], policies)
-        found = engine.p_yes(grown, growing=growing)
+        found = ask(engine, grown, growing=growing)
     assert found == pytest.approx(expected, abs=TOLERANCE)
     compact = embedded.builder.text_prompt(Surface.PROMPT, words.ids[:600], policies)
     plain = plain_forward(embedded.model, embedded)
-    assert engine.p_yes(compact, growing=growing) == pytest.approx(
+    assert ask(engine, compact, growing=growing) == pytest.approx(
         [plain(ids, None) for ids in full_prompts(compact)], abs=TOLERANCE
     )

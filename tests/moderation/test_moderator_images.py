@@ -14,6 +14,7 @@ from moderation.moderator import ContentLimits, Moderator
 from moderation.ocr import ImageText, RapidOcrReader
 from moderation.tokenizer import SafeTokenizer
 from policies import Action, Surface
+from tests.moderation.asking import ask
 from tests.moderation.scripted import WordEngine, word_classifier
 from tests.moderation.test_moderator import LIBRARY, WORDS, policy_set, rule
 
@@ -128,7 +129,7 @@ def test_an_image_is_judged_by_what_it_shows(
     classifier = tiny["shieldgemma2"]
     assert classifier.to_pixels is not None
     pixels = classifier.to_pixels(Image.open(io.BytesIO(BLANK)))
-    expected = classifier.engine.p_yes(classifier.builder.image_prompt([text]), pixels=pixels)
+    expected = ask(classifier.engine, classifier.builder.image_prompt([text]), pixels=pixels)
     assert verdict.scores[0].raw == pytest.approx(expected[0], abs=1e-4)
 
 

@@ -19,6 +19,7 @@ from moderation.prompts import PromptBuilder
 from moderation.templates import TEMPLATES
 from moderation.tokenizer import SafeTokenizer
 from policies import Surface, load_library
+from tests.moderation.asking import ask
 from tests.moderation.checkpoints_on_disk import IMAGE_TOKENS
 from tests.moderation.shieldgemma2_template import CHAT_TEMPLATE
 
@@ -167,7 +168,7 @@ def test_shieldgemma_2_scores_are_those_of_its_own_processor_and_class(
     assert classifier.to_pixels is not None
     texts = policy_texts(Surface.IMAGE)
     prompt = classifier.builder.image_prompt(texts)
-    found = classifier.engine.p_yes(prompt, pixels=classifier.to_pixels(picture))
+    found = ask(classifier.engine, prompt, pixels=classifier.to_pixels(picture))
     model: Any = ShieldGemma2ForImageClassification.from_pretrained(
         checkpoint_dirs["shieldgemma2"], dtype=torch.float32
     )

@@ -28,6 +28,7 @@ from moderation.training.data import (
 from moderation.training.packing import pack
 from moderation.training.train import answer_margins, render
 from policies import Surface, load_library
+from tests.moderation.asking import ask
 from tests.moderation.checkpoints_on_disk import SLIDING_WINDOW
 
 _tokens = st.lists(st.integers(20, 800), min_size=1, max_size=2 * SLIDING_WINDOW).map(tuple)
@@ -52,7 +53,7 @@ def test_a_packed_row_scores_like_the_engine(
     yes_no = torch.tensor([tokenizer.token_id("Yes"), tokenizer.token_id("No")])
     with torch.inference_mode():
         margins = answer_margins(classifier.model, prompts, yes_no)
-    expected = [score for prompt in prompts for score in classifier.engine.p_yes(prompt)]
+    expected = [score for prompt in prompts for score in ask(classifier.engine, prompt)]
     assert torch.sigmoid(margins).tolist() == pytest.approx(expected, abs=1e-4)
 
 

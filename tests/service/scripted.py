@@ -15,10 +15,11 @@ from typing import Any
 
 import httpx
 import uvicorn
-from torch import Tensor, nn
+from torch import nn
 
+from moderation.caller import PATIENT, Caller
 from moderation.checkpoints import Classifier
-from moderation.growing import GrowingContent
+from moderation.engine import Ask
 from moderation.moderator import Moderator
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
@@ -95,13 +96,14 @@ class ScriptedEngine:
     max_prompt_tokens: int = 8192
     asked: list[Asked] = field(default_factory=list)
 
-    def p_yes(
-        self,
-        prompt: JudgePrompt,
-        *,
-        pixels: Tensor | None = None,
-        growing: GrowingContent | None = None,
-    ) -> list[float]:
+    def p_yes(self, asks: Sequence[Ask], caller: Caller = PATIENT) -> list[list[float]]:
+        found = []
+        for each in asks:
+            caller.check()
+            found.append(self._answer(each.prompt))
+        return found
+
+    def _answer(self, prompt: JudgePrompt) -> list[float]:
         text = TOKENIZER.decode(list(prompt.prefix))
         for marker in ("<start_of_turn>user\n", "<start_of_turn>model\n"):
             text = text.rpartition(marker)[2]
