@@ -1,4 +1,4 @@
-"""Whoever waits for a verdict: until when, and whether still.
+"""Whoever waits for a verdict: until when, whether still, and before whom.
 
 Asked between the steps of the work, so that nobody's content keeps the classifier for nothing.
 """
@@ -6,11 +6,23 @@ Asked between the steps of the work, so that nobody's content keeps the classifi
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 
 from moderation.errors import CallerLeft, EngineTimeout
 
 
-@dataclass(frozen=True, slots=True)
+class Priority(IntEnum):
+    """The share of the engine that a caller gets beside others who want it at the same time."""
+
+    BATCH = 1
+    """Nobody waits for the single answer."""
+    CALL = 4
+    """A request to the moderation API."""
+    GATE = 16
+    """A person waits for the next words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """One caller; the default waits as long as it takes."""
 
@@ -18,6 +30,11 @@ class Caller:
     """`time.monotonic()` after which the verdict is of no use."""
     has_left: Callable[[], bool] = lambda: False
     """True once nobody waits any more; safe to call from any thread."""
+    key: str = ""
+    """Who it is: callers with different keys get equal shares, however much each of them asks."""
+    priority: Priority = Priority.CALL
+    admitted: bool = False
+    """Part of something that was let in before, hence never refused as too much."""
 
     def check(self) -> None:
         """Called before each step of the work.

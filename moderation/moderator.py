@@ -4,13 +4,14 @@ Knows policies, windows and coverage. Knows nothing of HTTP; blocking, safe from
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from moderation.caller import PATIENT, Caller
 from moderation.checkpoints import Classifier
 from moderation.content import Content, ImagePart, TextPart
+from moderation.engine import Engine
 from moderation.errors import ContentEmpty, ContentTooLong, UnreadableImage, UnsupportedModality
 from moderation.growing import GrowingContent
 from moderation.images import ImageLimits, decode_image
@@ -73,6 +74,21 @@ class Moderator:
         self.image = image
         self.reader = reader
         self.limits = limits or ContentLimits()
+
+    def with_engines(self, wrap: Callable[[Engine], Engine]) -> "Moderator":
+        """The same moderator over other engines; one engine of both classifiers stays one."""
+        text = replace(self.text, engine=wrap(self.text.engine))
+        image = self.image
+        if image is not None:
+            same = image.engine is self.text.engine
+            image = replace(image, engine=text.engine if same else wrap(image.engine))
+        return Moderator(
+            self.library,
+            text,
+            image=image,
+            reader=self.reader,
+            limits=self.limits,
+        )
 
     def judge(
         self,

@@ -1,4 +1,4 @@
-"""Work that ends when the caller leaves."""
+"""Who calls, and work that ends when the caller leaves."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,6 +6,11 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
+
+
+def caller_key(request: Request) -> str:
+    """Who shares the models evenly with the others: the address that the connection is from."""
+    return request.client.host if request.client is not None else ""
 
 
 async def unless_caller_leaves(request: Request, work: Coroutine[Any, Any, Response]) -> Response:

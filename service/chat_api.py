@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from service.callers import unless_caller_leaves
+from service.callers import caller_key, unless_caller_leaves
 from service.chat import Chat, chat_from_request
 from service.chat_answer import (
     ChatAnswer,
@@ -33,13 +33,17 @@ async def create_chat_completion(request: Request) -> Response:
     gate = runtime.gate  # first: a client that cannot be served need not be read
     body = await read_body(request, ChatRequest)
     chat = chat_from_request(body, max_new_tokens=runtime.settings.max_new_tokens)
-    return await unless_caller_leaves(request, _answer(runtime, gate, body, chat))
+    return await unless_caller_leaves(
+        request, _answer(runtime, gate, body, chat, caller_key(request))
+    )
 
 
-async def _answer(runtime: Runtime, gate: Gate, body: ChatRequest, chat: Chat) -> Response:
+async def _answer(
+    runtime: Runtime, gate: Gate, body: ChatRequest, chat: Chat, key: str
+) -> Response:
     prompt = await gate.encode(chat)
     answer = ChatAnswer(gate.generator.name, chat, prompt_tokens=len(prompt))
-    events = _events(runtime.settings, gate, chat, prompt)
+    events = _events(runtime.settings, gate, chat, prompt, key)
     if not body.stream:
         return JSONResponse(await answer.whole(events))
     checked = with_pauses(events, runtime.settings.keep_alive_s)
@@ -55,7 +59,9 @@ async def _answer(runtime: Runtime, gate: Gate, body: ChatRequest, chat: Chat) -
     return _EventStream(lines, checked)
 
 
-async def _events(settings: Settings, gate: Gate, chat: Chat, prompt: tuple[int, ...]) -> Events:
+async def _events(
+    settings: Settings, gate: Gate, chat: Chat, prompt: tuple[int, ...], key: str
+) -> Events:
     """One answer: the check of the prompt, then the response or a refusal.
 
     Raises:
@@ -63,12 +69,13 @@ async def _events(settings: Settings, gate: Gate, chat: Chat, prompt: tuple[int,
         ModerationError: there is no verdict on the prompt and the settings ask for an error; or
             see `Gate.check_prompt`, `Gate.generate` and `Gate.filter`.
     """
-    prompt_check = await gate.check_prompt(chat)
+    prompt_check = await gate.check_prompt(chat, key=key)
     if prompt_check.passed:
-        generation = gate.generate(chat, prompt)  # before the check is told: it may be refused
+        # before the check is told: it may be refused
+        generation = gate.generate(chat, prompt, key=key)
         try:
             yield prompt_check
-            async with aclosing(gate.filter(generation, chat)) as passed:
+            async with aclosing(gate.filter(generation, chat, key=key)) as passed:
                 async for event in passed:
                     yield event
         finally:

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal
 
+from moderation.caller import Priority
 from moderation.content import Content
 from moderation.errors import ContentError, EngineClosed, EngineOverloaded, ModerationError
 from moderation.growing import GrowingContent
@@ -19,12 +20,11 @@ from moderation.verdict import Verdict
 from policies import Action, PolicySet
 from service.chat import Chat
 from service.errors import content_at, error_code
-from service.generation import Generation, Generator
+from service.generation import Generation, GenerationScheduler, Generator
 from service.hold_back import HoldBack
 from service.judging import Judging
 from service.memory import PassedMemory
 from service.metrics import Metrics
-from service.worker import Worker
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Gate:
         self,
         judging: Judging,
         generator: Generator,
-        worker: Worker,
+        scheduler: GenerationScheduler,
         policy_set: PolicySet,
         metrics: Metrics,
         *,
@@ -91,17 +91,17 @@ class Gate:
         generation_deadline_s: float,
         check_every_chars: int,
     ) -> None:
-        """`worker` runs the generator; the other parts are as in `Settings`."""
+        """`scheduler` runs the generator; the other parts are as in `Settings`."""
         self.generator = generator
         self._judging = judging
-        self._worker = worker
+        self._scheduler = scheduler
         self._policy_set = policy_set
         self._metrics = metrics
         self._memory = PassedMemory()
         self._deadline_s = deadline_s
         self._generation_deadline_s = generation_deadline_s
         self._check_every_chars = check_every_chars
-        metrics.watch_queue(worker.name, lambda: worker.depth)
+        metrics.watch_queue(scheduler.name, lambda: scheduler.depth)
 
     async def encode(self, chat: Chat) -> tuple[int, ...]:
         """The prompt of a conversation; what cannot be read is refused before it is judged.
@@ -111,8 +111,10 @@ class Gate:
         """
         return await asyncio.to_thread(self.generator.encode, chat)
 
-    async def check_prompt(self, chat: Chat) -> PromptCheck:
+    async def check_prompt(self, chat: Chat, *, key: str) -> PromptCheck:
         """The pre-filter; each message has the deadline of a check to itself.
+
+        `key` is who asks; see `Caller`.
 
         Raises:
             EngineOverloaded: no room in the queue, whatever `on_error` says: an attacker must not
@@ -129,7 +131,7 @@ class Gate:
                 content = Content.prompt(message.text)
                 asked = message.text if message.role == "user" else asked
             try:
-                check = await self._check(content, admitted=bool(checks))
+                check = await self._check(content, key=key, admitted=bool(checks))
             except ContentError as exc:
                 raise content_at(exc, f"messages[{index}].content") from exc
             checks.append(check)
@@ -140,7 +142,7 @@ class Gate:
             self._count("prompt_failed" if checks[-1].error else "prompt_blocked")
         return result
 
-    def generate(self, chat: Chat, prompt: tuple[int, ...]) -> Generation:
+    def generate(self, chat: Chat, prompt: tuple[int, ...], *, key: str) -> Generation:
         """Lets the generator begin; only for a conversation that passed.
 
         Raises:
@@ -152,15 +154,16 @@ class Gate:
                 self.generator,
                 prompt,
                 chat,
-                worker=self._worker,
+                scheduler=self._scheduler,
                 deadline=time.monotonic() + self._generation_deadline_s,
+                key=key,
             )
         except EngineOverloaded:
-            self._metrics.overloads.labels(self._worker.name).inc()
+            self._metrics.overloads.labels(self._scheduler.name).inc()
             raise
 
     async def filter(
-        self, generation: Generation, chat: Chat
+        self, generation: Generation, chat: Chat, *, key: str
     ) -> AsyncGenerator[Released | Finished]:
         """The post-filter: the response in pieces that have passed, then its end.
 
@@ -178,7 +181,7 @@ class Gate:
                 at_end = generation.end is not None
                 if hold.is_due or (at_end and hold.holds_text):
                     length = len(hold.text)
-                    check = await self._check_response(hold.text, asked, growing)
+                    check = await self._check_response(hold.text, asked, growing, key)
                     error = error or check.error
                     if not check.passed:
                         self._count("response_failed" if check.error else "response_blocked")
@@ -197,15 +200,22 @@ class Gate:
         finally:
             generation.close()
 
-    async def _check_response(self, text: str, asked: str, growing: GrowingContent) -> Check:
+    async def _check_response(
+        self, text: str, asked: str, growing: GrowingContent, key: str
+    ) -> Check:
         content = Content.response(text, context=asked)
         try:
-            return await self._check(content, admitted=True, growing=growing)
+            return await self._check(content, key=key, admitted=True, growing=growing)
         except ContentError as exc:
             return self._failed(exc)
 
     async def _check(
-        self, content: Content, *, admitted: bool, growing: GrowingContent | None = None
+        self,
+        content: Content,
+        *,
+        key: str,
+        admitted: bool,
+        growing: GrowingContent | None = None,
     ) -> Check:
         if (known := self._memory.recall(content, self._policy_set)) is not None:
             return Check(True, known)
@@ -214,6 +224,8 @@ class Gate:
                 content,
                 self._policy_set,
                 deadline=time.monotonic() + self._deadline_s,
+                key=key,
+                priority=Priority.GATE,
                 admitted=admitted,
                 growing=growing,
             )

@@ -10,9 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from moderation.caller import Caller
 from moderation.errors import EngineTimeout
+from moderation.scheduler import Scheduler
 from service.chat import Chat
-from service.worker import Worker
+
+GenerationScheduler = Scheduler[Callable[[], "End"], "End"]
 
 FinishReason = Literal["stop", "length"]
 
@@ -75,27 +78,28 @@ class Generation:
         prompt: tuple[int, ...],
         chat: Chat,
         *,
-        worker: Worker,
+        scheduler: GenerationScheduler,
         deadline: float,
+        key: str,
     ) -> None:
-        """Queues it on `worker`. Raises `EngineOverloaded`, `EngineStopped`."""
+        """Queues it on `scheduler`. Raises `EngineOverloaded`, `EngineStopped`."""
         loop = asyncio.get_running_loop()
         self.completion_tokens = 0
         self.end: End | None = None
         """Set once all text has been taken."""
         self._deadline = deadline
-        self._worker = worker
+        self._scheduler = scheduler
         self._left = threading.Event()
         self._pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
 
         def emit(piece: Piece) -> None:
             loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
 
-        self._future = worker.submit(
-            lambda: generator.generate(prompt, chat, emit=emit, has_left=self._left.is_set),
-            deadline=deadline,
+        [ended] = scheduler.submit(
+            [lambda: generator.generate(prompt, chat, emit=emit, has_left=self._left.is_set)],
+            Caller(deadline=deadline, has_left=self._left.is_set, key=key),
         )
-        self._done = asyncio.wrap_future(self._future)
+        self._done = asyncio.wrap_future(ended)
         self._done.add_done_callback(self._note_end)
 
     async def take(self) -> str:
@@ -129,7 +133,7 @@ class Generation:
     def close(self) -> None:
         """Frees the model: it stops at the next token, or never begins."""
         self._left.set()
-        self._worker.withdraw(self._future)
+        self._scheduler.prune()
 
     def _note_end(self, done: "asyncio.Future[End]") -> None:
         if not done.cancelled():

@@ -1,4 +1,4 @@
-"""Loads what the settings name. The heavy imports happen inside, on the worker's thread, so that
+"""Loads what the settings name. The heavy imports happen inside, on a thread of their own, so that
 the process listens and answers `/healthz` at once."""
 
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from moderation.threads import usable_cores
 from policies import PolicyLibrary
 from service.generation import Generator
-from service.judging import Judge
 from service.settings import Settings
 
 if TYPE_CHECKING:
     from moderation.checkpoints import Classifier
+    from moderation.moderator import Moderator
 
 Report = Callable[[str], None]
 
 
-def load_judge(settings: Settings, library: PolicyLibrary, report: Report) -> Judge:
+def load_moderator(settings: Settings, library: PolicyLibrary, report: Report) -> "Moderator":
     """The moderator that the settings describe.
 
     Raises:

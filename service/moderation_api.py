@@ -12,7 +12,7 @@ from moderation.content import Content
 from moderation.errors import ContentError
 from moderation.verdict import Verdict
 from policies import PolicySet, Surface
-from service.callers import unless_caller_leaves
+from service.callers import caller_key, unless_caller_leaves
 from service.categories import moderation_result
 from service.errors import BadRequest, content_at
 from service.moderation_input import parse_input
@@ -31,7 +31,9 @@ async def create_moderation(request: Request) -> Response:
     runtime = runtime_of(request)
     _ = runtime.judging  # first: a client that cannot be served need not be read
     questions, policy_set = await _read(request, runtime)
-    return await unless_caller_leaves(request, _answer(runtime, questions, policy_set))
+    return await unless_caller_leaves(
+        request, _answer(runtime, questions, policy_set, caller_key(request))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,9 @@ async def _read(request: Request, runtime: Runtime) -> tuple[list[_Question], Po
     return questions, policy_set
 
 
-async def _answer(runtime: Runtime, questions: list[_Question], policy_set: PolicySet) -> Response:
+async def _answer(
+    runtime: Runtime, questions: list[_Question], policy_set: PolicySet, key: str
+) -> Response:
     deadline = time.monotonic() + runtime.settings.deadline_s
     verdicts: list[Verdict] = []
     for question in questions:
@@ -63,6 +67,7 @@ async def _answer(runtime: Runtime, questions: list[_Question], policy_set: Poli
                 question.content,
                 policy_set,
                 deadline=deadline,
+                key=key,
                 admitted=bool(verdicts),  # one at a time: a long list leaves room for others
             )
         except ContentError as exc:

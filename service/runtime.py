@@ -1,23 +1,25 @@
-"""What runs behind the handlers: workers, models, gate; how they start, stop and are ready."""
+"""What runs behind the handlers: models, schedulers, gate; how they start, stop and are ready."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fastapi import Request
 
-from moderation.errors import EngineClosed, EngineError
 from policies import PolicyLibrary
+from service.background import in_background
 from service.body_limit import InFlight
 from service.errors import NotReady
 from service.gate import Gate
-from service.generation import Generator
-from service.judging import Judge, Judging
+from service.generation import GenerationScheduler, Generator
+from service.judging import Judging, start_judging
 from service.metrics import Metrics
 from service.settings import Settings
-from service.worker import Worker
+
+if TYPE_CHECKING:
+    from moderation.moderator import Moderator
 
 _log = logging.getLogger(__name__)
 
@@ -35,14 +37,14 @@ class Runtime:
         settings: Settings,
         library: PolicyLibrary,
         *,
-        load_judge: Callable[[], Judge],
+        load_moderator: Callable[[], "Moderator"],
         load_generator: Callable[[], Generator] | None,
     ) -> None:
         """
         Args:
             settings: of this process.
             library: the loaded policies.
-            load_judge: loads the classifier; called once, on the thread that then owns it.
+            load_moderator: loads the classifiers; called once, on a thread of its own.
             load_generator: loads the generator likewise; None for a service without chat.
 
         Raises:
@@ -56,15 +58,11 @@ class Runtime:
         self.created = int(time.time())
         self.failure: BaseException | None = None
         """Why the models could not be loaded."""
-        self._load_judge = load_judge
+        self._load_moderator = load_moderator
         self._load_generator = load_generator
-        self._judge_worker = Worker(
-            "classifier",
-            capacity=settings.queue_capacity,
-            max_retry_after_s=min(MAX_RETRY_AFTER_S, settings.deadline_s),
-        )
-        self._generator_worker = Worker(
+        self._generating = GenerationScheduler(
             "generator",
+            lambda generations: [generate() for generate in generations],
             capacity=settings.generation_queue_capacity,
             max_retry_after_s=min(MAX_RETRY_AFTER_S, settings.generation_deadline_s),
         )
@@ -80,10 +78,10 @@ class Runtime:
             return "failed"
         if not self._loaded:
             return "loading"
-        workers = [self._judge_worker]
-        if self._load_generator is not None:
-            workers.append(self._generator_worker)
-        return "ready" if all(worker.is_alive for worker in workers) else "stopped"
+        is_alive = self.judging.is_alive and (
+            self._load_generator is None or self._generating.is_alive
+        )
+        return "ready" if is_alive else "stopped"
 
     @property
     def judging(self) -> Judging:
@@ -105,23 +103,20 @@ class Runtime:
         return self._gate
 
     async def load(self) -> None:
-        """Starts the workers and loads the models on them; returns when ready or failed."""
-        self._judge_worker.start()
-        self._generator_worker.start()
+        """Loads the models and starts what runs them; returns when ready or failed."""
         started = time.monotonic()
         try:
-            judge = await asyncio.wrap_future(self._judge_worker.submit(self._load_judge))
-            self._judging = Judging(judge, self._judge_worker, self.metrics)
+            loading = in_background(self._load_moderator, name="load")
+            self._judging = self._start_judging(await asyncio.wrap_future(loading))
             if self._load_generator is not None:
-                loading = self._generator_worker.submit(self._load_generator)
-                self._gate = self._make_gate(self._judging, await asyncio.wrap_future(loading))
-        except EngineClosed:  # told to stop before there was anything to serve
-            return
+                generator = await asyncio.wrap_future(
+                    in_background(self._load_generator, name="load")
+                )
+                self._generating.start()
+                self._gate = self._make_gate(self._judging, generator)
         except Exception as exc:
-            # the worker wraps what is no ModerationError; the reason is what went wrong inside
-            wrapped = isinstance(exc, EngineError) and exc.__cause__ is not None
-            self.failure = exc.__cause__ if wrapped else exc
-            _log.error("the models could not be loaded", exc_info=self.failure)
+            self.failure = exc
+            _log.error("the models could not be loaded", exc_info=exc)
             return
         self._loaded = True
         _log.info("ready after %.1f s", time.monotonic() - started)
@@ -136,13 +131,14 @@ class Runtime:
 
         What runs has `stop_grace_s` to end, models that are still loading have none.
         """
-        workers = (self._generator_worker, self._judge_worker)
-        for worker in workers:
-            worker.refuse()
+        self._generating.refuse()
+        if self._judging is not None:
+            self._judging.refuse()
         if self._grace_end is None:  # closed again at the very end, which is no second grace
             self._grace_end = time.monotonic() + (self.settings.stop_grace_s if self._loaded else 0)
-        for worker in workers:
-            worker.close(timeout_s=self.grace_left_s)
+        self._generating.close(timeout_s=self.grace_left_s)
+        if self._judging is not None:
+            self._judging.close(timeout_s=self.grace_left_s)
 
     @property
     def grace_left_s(self) -> float:
@@ -150,11 +146,21 @@ class Runtime:
         assert self._grace_end is not None, "nothing was told to stop"
         return max(0.0, self._grace_end - time.monotonic())
 
+    def _start_judging(self, moderator: "Moderator") -> Judging:
+        settings = self.settings
+        return start_judging(
+            moderator,
+            self.metrics,
+            capacity=settings.queue_capacity,
+            max_batch_tokens=settings.max_batch_tokens,
+            max_retry_after_s=min(MAX_RETRY_AFTER_S, settings.deadline_s),
+        )
+
     def _make_gate(self, judging: Judging, generator: Generator) -> Gate:
         return Gate(
             judging,
             generator,
-            self._generator_worker,
+            self._generating,
             self.policy_set,
             self.metrics,
             deadline_s=self.settings.deadline_s,

@@ -97,7 +97,15 @@ class Settings(BaseSettings):
         60.0, gt=0, description="Seconds that a request body may take to come; then 408."
     )
     queue_capacity: int = Field(
-        64, ge=1, description="Requests that may wait for the classifier; past it, 429."
+        64,
+        ge=1,
+        description="Requests that the classifier may have before it at a time; past it, 429.",
+    )
+    max_batch_tokens: int = Field(
+        1024,
+        ge=1,
+        description="Tokens that the classifier computes together, of as many requests as there"
+        " are. More are a little cheaper each, and whoever comes next waits longer.",
     )
     generation_queue_capacity: int = Field(
         8, ge=1, description="Chats that may wait for the generator; past it, 429."

@@ -59,13 +59,13 @@ def serve(
 
 def _check(settings: "Settings", library: PolicyLibrary) -> int:
     """Loads everything once; returns the exit code."""
-    from service.models import load_generator, load_judge
+    from service.models import load_generator, load_moderator
 
     console = stdout()
     policy_set = library.policy_set(settings.policy_set)
     console.print(f"ok  settings, policy set {policy_set.id} ({len(policy_set.policies)} policies)")
     try:
-        load_judge(settings, library, _say)
+        load_moderator(settings, library, _say)
         console.print(f"ok  classifier {settings.model}", markup=False)
         if settings.generator != "none":
             generator = load_generator(settings, _say)
@@ -78,7 +78,7 @@ def _check(settings: "Settings", library: PolicyLibrary) -> int:
 def _run(settings: "Settings", library: PolicyLibrary) -> int:
     """Serves until a signal comes, or the models cannot be loaded; returns the exit code."""
     from service.logs import configure_logging
-    from service.models import load_generator, load_judge
+    from service.models import load_generator, load_moderator
     from service.runtime import Runtime
     from service.server import Server
 
@@ -95,7 +95,7 @@ def _run(settings: "Settings", library: PolicyLibrary) -> int:
     runtime = Runtime(
         settings,
         library,
-        load_judge=lambda: load_judge(settings, library, _say),
+        load_moderator=lambda: load_moderator(settings, library, _say),
         load_generator=(
             None if settings.generator == "none" else lambda: load_generator(settings, _say)
         ),

@@ -234,7 +234,9 @@ def test_the_most_severe_action_wins(moderator: Moderator) -> None:
 
 def test_a_deadline_that_has_passed_is_an_error(moderator: Moderator, engine: WordEngine) -> None:
     with pytest.raises(EngineTimeout, match="the deadline passed"):
-        moderator.judge(Content.prompt("cake"), policy_set(), caller=Caller(time.monotonic()))
+        moderator.judge(
+            Content.prompt("cake"), policy_set(), caller=Caller(deadline=time.monotonic())
+        )
     assert engine.prompts == []
 
 
@@ -285,7 +287,9 @@ def test_no_window_is_begun_after_the_deadline(small_tokenizer: SafeTokenizer) -
     moderator = Moderator(LIBRARY, word_classifier(engine, window_tokens=40))
     with pytest.raises(EngineTimeout, match="before the whole content was scored"):
         moderator.judge(
-            Content.prompt("word " * 2000), policy_set(), caller=Caller(time.monotonic() + 0.3)
+            Content.prompt("word " * 2000),
+            policy_set(),
+            caller=Caller(deadline=time.monotonic() + 0.3),
         )
     assert 1 <= len(engine.prompts) <= 8
 

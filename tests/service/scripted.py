@@ -28,7 +28,6 @@ from moderation.verdict import ModelInfo
 from policies import Action, PolicyLibrary, PolicyRule, PolicySet, load_library
 from service.chat import Chat
 from service.generation import End, Generator, Piece
-from service.judging import Judge
 from service.runtime import Runtime
 from service.server import Server
 from service.settings import Settings
@@ -203,7 +202,7 @@ def settings(**changes: Any) -> Settings:
 
 @contextmanager
 def serving(
-    judge: Judge | Callable[[], Judge] | None = None,
+    judge: Moderator | Callable[[], Moderator] | None = None,
     generator: Generator | None = None,
     *,
     wait_ready: bool = True,
@@ -216,7 +215,7 @@ def serving(
 
 @contextmanager
 def serving_runtime(
-    judge: Judge | Callable[[], Judge] | None = None,
+    judge: Moderator | Callable[[], Moderator] | None = None,
     generator: Generator | None = None,
     *,
     wait_ready: bool = True,
@@ -229,7 +228,7 @@ def serving_runtime(
 
 @contextmanager
 def serving_server(
-    judge: Judge | Callable[[], Judge] | None = None,
+    judge: Moderator | Callable[[], Moderator] | None = None,
     generator: Generator | None = None,
     *,
     wait_ready: bool = True,
@@ -237,11 +236,11 @@ def serving_server(
 ) -> Iterator[tuple[str, Runtime, uvicorn.Server]]:
     """See `serving`; the runtime and the server too."""
     parts = judge or scripted_moderator(ScriptedEngine(bad_is_bad))
-    load_judge = parts if callable(parts) else lambda: parts
+    load_moderator = parts if callable(parts) else lambda: parts
     runtime = Runtime(
         settings(**changes),
         LIBRARY,
-        load_judge=load_judge,
+        load_moderator=load_moderator,
         load_generator=(lambda: generator) if generator is not None else None,
     )
     listener = socket.create_server(("127.0.0.1", 0))

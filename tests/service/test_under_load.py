@@ -90,7 +90,7 @@ def depth_is(runtime: Runtime, depth: int) -> Callable[[], bool]:
 
 def test_past_capacity_requests_get_429_at_once_and_the_others_their_answer() -> None:
     with (
-        slow_service(queue_capacity=2) as (url, runtime, slow),
+        slow_service(queue_capacity=3) as (url, runtime, slow),
         busy(url, runtime, slow, waiting=2) as answers,
     ):
         started = time.monotonic()
@@ -106,7 +106,7 @@ def test_overload_is_429_at_the_gate_even_where_failures_let_through() -> None:
     generator = RecitingGenerator()
     moderator = scripted_moderator(ScriptedEngine(slow))
     with (
-        serving_runtime(moderator, generator, queue_capacity=1, policy_set="opened") as served,
+        serving_runtime(moderator, generator, queue_capacity=2, policy_set="opened") as served,
         busy(*served, slow, waiting=1),
     ):
         refused = httpx.post(f"{served[0]}/v1/chat/completions", json=chat_body("x"), timeout=20)
@@ -182,7 +182,7 @@ def test_a_score_that_is_no_number_is_an_error_and_never_a_verdict() -> None:
         assert error_of(post(url, "x"), 500)["type"] == "server_error"
 
 
-def test_when_the_worker_dies_everyone_is_answered_and_readyz_turns_503() -> None:
+def test_when_the_engine_dies_everyone_is_answered_and_it_comes_back() -> None:
     go = threading.Event()
 
     def die(text: str) -> float:
@@ -202,8 +202,10 @@ def test_when_the_worker_dies_everyone_is_answered_and_readyz_turns_503() -> Non
             assert error_of(answer, 503)["code"] == "engine_stopped"
         wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 503)
         assert httpx.get(f"{url}/readyz").json() == {"status": "stopped"}
-        error_of(post(url, "later"), 503)
+        error_of(post(url, "at once"), 503)
         assert httpx.get(f"{url}/healthz").status_code == 200
+        wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+        assert post(url, "later").status_code == 200
 
 
 def test_while_models_load_the_process_is_healthy_and_not_ready() -> None:
