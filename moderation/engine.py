@@ -39,6 +39,14 @@ class Ask:
     growing: GrowingContent | None = None
     """Of the text in the prefix, where it was asked before and will be again."""
 
+    @property
+    def num_new_tokens(self) -> int:
+        """What it costs an engine that has the policies already, and what a text has grown from."""
+        prompt = self.prompt
+        known = 0 if self.growing is None else self.growing.num_common(prompt.prefix)
+        asked = len(prompt.leaves) * len(prompt.query) or sum(map(len, prompt.leaves))
+        return len(prompt.prefix) - known + asked
+
 
 class Engine(Protocol):
     """Answers judge prompts; safe to call from several threads."""
@@ -120,7 +128,7 @@ class LocalEngine:
             hidden = self._answers(asks)  # (all leaves, D)
             scores = violation_scores(hidden, self._answer_rows(), self._softcap).tolist()
         except (RuntimeError, ValueError, IndexError, MemoryError) as exc:  # of torch, not ours
-            num_tokens = sum(ask.prompt.num_tokens for ask in asks)
+            num_tokens = sum(ask.num_new_tokens for ask in asks)
             raise EngineError(
                 f"the forward of {num_tokens} tokens failed ({type(exc).__name__})"
             ) from exc
@@ -208,15 +216,15 @@ class LocalEngine:
 
 
 def in_batches(asks: Sequence[Ask], max_tokens: int) -> Iterator[list[Ask]]:
-    """The asks in order, in runs of at most so many tokens; one that has more goes alone."""
+    """The asks in order, in runs of at most so many new tokens; one that has more goes alone."""
     batch: list[Ask] = []
     num_tokens = 0
     for ask in asks:
-        if batch and num_tokens + ask.prompt.num_tokens > max_tokens:
+        if batch and num_tokens + ask.num_new_tokens > max_tokens:
             yield batch
             batch, num_tokens = [], 0
         batch.append(ask)
-        num_tokens += ask.prompt.num_tokens
+        num_tokens += ask.num_new_tokens
     if batch:
         yield batch
 

@@ -34,7 +34,7 @@ class JudgePrompt:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that the engine computes when it keeps nothing."""
+        """Tokens of all its parts."""
         queries = len(self.leaves) * len(self.query)
         return len(self.prefix) + sum(map(len, self.leaves)) + queries
 
