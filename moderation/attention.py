@@ -158,13 +158,14 @@ def attend(
         ``(R, K * G * H)``, the rows of all blocks in order, in the dtype of the queries.
     """
     _, num_heads, group, size = queries.shape
+    by_block = _queries_of(queries, blocks)
     outputs = []
     # blocks that begin with the same piece, as leaves of one content do, read it together
     for _, together in groupby(blocks, key=lambda block: block.pieces[0].read):
         batch = list(together)
         # the query heads of one key head become rows of one product: (K, G * Q, H)
         folded = [
-            queries[block.first : block.last]
+            by_block[block]
             .permute(1, 2, 0, 3)
             .reshape(num_heads, group * (block.last - block.first), size)
             for block in batch
@@ -213,6 +214,17 @@ def attend(
             unfolded = found.reshape(num_heads, group, num, size).permute(2, 0, 1, 3)
             outputs.append(unfolded.reshape(num, -1))
     return _cat(outputs, dim=0)
+
+
+def _queries_of(queries: Tensor, blocks: Sequence[Block]) -> dict[Block, Tensor]:
+    """The rows of each block, split at once: the gradient of single slices would be a whole row
+    of zeros for each of them."""
+    sizes, end = [], 0
+    for block in blocks:
+        sizes += [block.first - end, block.last - block.first]
+        end = block.last
+    parts = torch.split(queries, [*sizes, len(queries) - end])
+    return dict(zip(blocks, parts[1::2], strict=False))
 
 
 def _cat(tensors: Sequence[Tensor], dim: int) -> Tensor:

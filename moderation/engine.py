@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from moderation.errors import EngineError, Unscorable
 from moderation.gemma import GemmaLayers
 from moderation.growing import GrowingContent
+from moderation.layouts import answer_segments
 from moderation.prompts import JudgePrompt
-from moderation.segments import Seen, Segment
+from moderation.segments import Segment
 
 KEPT_POLICY_TOKENS = 16_384
 """Tokens of policies whose keys and values are kept: about 300 MB for the 270M in bfloat16."""
@@ -116,14 +117,14 @@ class LocalEngine:
         policies = [self._policy(tokens) for tokens in prompt.leaves] if prompt.query else []
         if growing is None:
             content = self._content(prompt.prefix, pixels)
-            leaves = self._leaves(prompt, content, policies)
+            leaves = answer_segments(prompt, content, policies)
             return self._layers.answers(leaves, keep=policies)
         num_common = growing.num_common(prompt.prefix)
         known, new = None, prompt.prefix[num_common:]
         if growing.prefix is not None and num_common:
             known = self._layers.cropped(growing.prefix, num_common)
         content = Segment(new) if known is None else known.followed_by(new) if new else known
-        leaves = self._leaves(prompt, content, policies)
+        leaves = answer_segments(prompt, content, policies)
         hidden = self._layers.answers(leaves, keep=[*policies, content])
         if known is None or content is known:
             growing.prefix = content
@@ -153,21 +154,6 @@ class LocalEngine:
         while sum(map(len, self._policies)) > self._kept_policy_tokens and len(self._policies) > 1:
             self._policies.popitem(last=False)
         return segment
-
-    def _leaves(
-        self, prompt: JudgePrompt, content: Segment, policies: Sequence[Segment]
-    ) -> list[Segment]:
-        """The segments whose last tokens answer the questions of a prompt, in order."""
-        if not prompt.query:  # content first, then the policy with its question
-            return [content.followed_by(leaf) for leaf in prompt.leaves]
-        sees = (*content.sees, Seen(content, content.start))
-        return [
-            # the policy ends where the query begins, however long the content is
-            Segment(
-                prompt.query, content.end, (*sees, Seen(policy, content.end - len(policy.tokens)))
-            )
-            for policy in policies
-        ]
 
     def _answer_rows(self) -> Tensor:
         rows: Tensor = self._model.get_output_embeddings().weight[self._yes_no]

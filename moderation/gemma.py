@@ -109,8 +109,10 @@ class GemmaLayers:
                 span = slice(row[segment], row[segment] + len(segment.tokens))
                 layers.append((keys[:, span].clone(), values[:, span].clone()))
 
+            sizes = [len(segment.tokens) for segment in row]  # split at once: see `attend`
+            parts = zip(torch.split(keys, sizes, 1), torch.split(values, sizes, 1), strict=True)
             read_piece = partial(
-                self._read, index=index, new=(keys, values), row=row, rotate=rotates[kind]
+                self._read, index=index, new=dict(zip(row, parts, strict=True)), rotate=rotates[kind]
             )
             mixed = attend(
                 queries, read_piece, here, scaling=attention.scaling, softcap=self._softcap
@@ -129,8 +131,7 @@ class GemmaLayers:
         piece: Piece,
         *,
         index: int,
-        new: KeysValues,
-        row: Mapping[Segment, int],
+        new: Mapping[Segment, KeysValues],
         rotate: Callable[[int], Rotation],
     ) -> KeysValues:
         """What a block of queries reads of one segment in layer `index`.
@@ -138,13 +139,12 @@ class GemmaLayers:
         Args:
             piece: what is read.
             index: of the layer.
-            new: keys and values of the packed row.
-            row: where each segment of it begins.
+            new: keys and values of the segments of the packed row.
             rotate: the rotation by a number of positions.
         """
         kept = self._kept.get(piece.segment)
-        (keys, values), start = (new, row[piece.segment]) if kept is None else (kept[index], 0)
-        span = slice(start + piece.first, start + piece.last)
+        keys, values = new[piece.segment] if kept is None else kept[index]
+        span = slice(piece.first, piece.last)
         found = keys[:, span]
         if piece.shift:
             found = _rotate(found, rotate(piece.shift))

@@ -57,6 +57,8 @@ class Question:
     policy_id: str
     definition: str
     violates: bool
+    weight: float = 1.0
+    """Of its loss."""
 
 
 @dataclass(frozen=True, slots=True)
