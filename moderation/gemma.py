@@ -112,7 +112,10 @@ class GemmaLayers:
             sizes = [len(segment.tokens) for segment in row]  # split at once: see `attend`
             parts = zip(torch.split(keys, sizes, 1), torch.split(values, sizes, 1), strict=True)
             read_piece = partial(
-                self._read, index=index, new=dict(zip(row, parts, strict=True)), rotate=rotates[kind]
+                self._read,
+                index=index,
+                new=dict(zip(row, parts, strict=True)),
+                rotate=rotates[kind],
             )
             mixed = attend(
                 queries, read_piece, here, scaling=attention.scaling, softcap=self._softcap

@@ -33,7 +33,7 @@ from moderation.tokenizer import SafeTokenizer
 from moderation.training.data import Example, stage_sampler
 from policies import Surface, load_library
 
-MAX_CONTENT_TOKENS = 700
+MAX_CONTENT_TOKENS = 600
 """Longer records are passed over: cutting one could cut away what its label is about."""
 
 
@@ -46,9 +46,6 @@ def main() -> None:
     parser.add_argument("--template", default="compositional", choices=("compact", "compositional"))
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--init", type=Path, help="begin with the adapter of this finished run")
-    parser.add_argument(
-        "--contrast-weight", type=float, default=6.0, help="of the contrast records; 0 without"
-    )
     parser.add_argument("--batch", type=int, default=16, help="contents a step, all processes")
     parser.add_argument("--rank", type=int, default=16, help="LoRA rank")
     parser.add_argument("--lr", type=float, default=4e-4)
@@ -75,9 +72,7 @@ def train(args: argparse.Namespace) -> None:
     tokenizer = SafeTokenizer((base / "tokenizer.json").read_text(encoding="utf-8"))
     builder = PromptBuilder(TEMPLATES[args.template], tokenizer)
     library = load_library()
-    sampler = stage_sampler(
-        args.data, library, seed=args.seed, contrast_weight=args.contrast_weight
-    )
+    sampler = stage_sampler(args.data, library, seed=args.seed)
     model = _adapted_model(base, args.rank, args.seed).to(device)
     trained = [p for p in model.parameters() if p.requires_grad]
     # The adapter computes in bfloat16 (float32 costs 1.3 to 1.8 times the time on a CPU), but
@@ -98,8 +93,7 @@ def train(args: argparse.Namespace) -> None:
         started = time.monotonic()
         for group in optimizer.param_groups:
             group["lr"] = args.lr * _schedule(step, args.steps)
-        first = step * args.batch
-        examples = [sampler.draw(first + i) for i in range(place, args.batch, world)]
+        examples = [sampler.draw(step, i) for i in range(place, args.batch, world)]
         loss, num_answers = _backward(layers, direction, builder, examples, args.row_tokens)
         for master, parameter in zip(masters, trained, strict=True):
             assert parameter.grad is not None
