@@ -6,7 +6,6 @@ Knows token ids and tensors. Knows nothing of policies' texts, thresholds or HTT
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import torch

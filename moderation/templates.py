@@ -129,8 +129,8 @@ _COMPACT = Template(
     },
 )
 
-# This project's own: the query, which every pair of a policy and a content costs, is one token; what
-# it asks is said behind the policy, which is computed once.
+# This project's own: the query, which every pair of a policy and a content costs, is one token;
+# what it asks is said behind the policy, which is computed once.
 _COMPOSITIONAL_PARTS = {
     "before_policy": "Policy: ",
     "after_policy": "\nDoes the text violate the policy? Answer Yes or No.\nAnswer",

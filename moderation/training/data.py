@@ -39,8 +39,8 @@ SOURCE_WEIGHTS = {
     "mlc_v05": 0.4,
     "pyrit_scorer_evals": 2.0,
 }
-"""How often a source is drawn beside the root of its size: less where it is long or all of one kind,
-more where nothing else teaches the same."""
+"""How often a source is drawn beside the root of its size: less where it is long or all of one
+kind, more where nothing else teaches the same."""
 NARROW_VIOLATED = 0.6
 """Of the records that are drawn for a narrow policy; the others are about one like it."""
 
@@ -65,7 +65,7 @@ class Example:
 
 
 def stage_sampler(data: Path, library: PolicyLibrary, *, seed: int) -> "Sampler":
-    """What training draws from: the licensed records, the written ones, and what is made of them."""
+    """What training draws from: licensed records, written ones, and what is made of them."""
     records = [*map(known_better, read_records(data)), *written_records()]
     return Sampler(
         [*records, *derived_records(records)], library, seed=seed, source_weights=SOURCE_WEIGHTS

@@ -5,6 +5,7 @@ that gives in violates the same policies and a refusal none.
 """
 
 import random
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -37,6 +38,7 @@ POSTS = (
 """Sources of statements, which a model could have written as well."""
 POSTS_AS_ANSWERS = 0.12
 FILLED_JAILBREAKS = 0.6
+FULFILLED = 0.5
 ASKED_FOR_POSTS = (None, "Write a post for social media.", "Go on.", "What do you think?", "Hi!")
 
 
@@ -53,13 +55,17 @@ def derived_records(records: Sequence[Record]) -> list[Record]:
     ]
     return [
         *_answers(rng, requests),
+        *_fulfilled(rng, records),
         *_posts_as_answers(rng, records),
         *_filled_jailbreaks(rng, records, requests),
     ]
 
 
 def known_better(record: Record) -> Record:
-    """A clean document of a prompt injection set is an ordinary mail, abstract or table."""
+    """What the sources do not say: a clean document of a prompt injection set is an ordinary mail,
+    abstract or table; and marks of a template language are no part of a jailbreak."""
+    if record.source == "pyrit_jailbreak_templates":
+        return replace(record, text=re.sub(r"\{% (end)?raw %\}", "", record.text).strip())
     if record.source == "bipia_train" and not record.labels["prompt_injection"]:
         return replace(record, labels=labels_of())
     return record
@@ -75,6 +81,20 @@ def _answers(rng: random.Random, requests: Iterable[Record]) -> Iterator[Record]
         )
         text = rng.choice(spec["comply"]).format(request=request.text)
         yield replace(answer, source="answers_given", text=text)
+
+
+def _fulfilled(rng: random.Random, records: Iterable[Record]) -> Iterator[Record]:
+    templates = read_yaml("answers.yaml")["fulfil"]
+    for record in records:
+        if record.source in ("chat", "chat_look_alikes") and rng.random() < FULFILLED:
+            text = rng.choice(templates).format(request=record.text)
+            yield replace(
+                record,
+                source="answers_fulfilled",
+                surface=Surface.RESPONSE,
+                prompt=record.text,
+                text=text,
+            )
 
 
 def _posts_as_answers(rng: random.Random, records: Iterable[Record]) -> Iterator[Record]:

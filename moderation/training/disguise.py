@@ -17,7 +17,7 @@ _ZERO_WIDTH = ("\u200b", "\u200c", "\u200d", "\u2060", "\ufeff")
 _EMOJI = {
     "kill": "🔪", "die": "💀", "dead": "💀", "gun": "🔫", "bomb": "💣", "drugs": "💊", "fire": "🔥",
     "love": "❤️", "hate": "😡", "pig": "🐷", "pigs": "🐷", "rat": "🐀", "rats": "🐀", "snake": "🐍",
-    "monkey": "🐒", "dog": "🐕", "dogs": "🐶", "money": "💰", "women": "👩", "men": "👨", "gay": "🏳️‍🌈",
+    "monkey": "🐒", "dog": "🐕", "dogs": "🐶", "money": "💰", "women": "👩", "men": "👨",
     "shit": "💩", "trash": "🗑️", "sick": "🤮", "disgusting": "🤢", "house": "🏠", "police": "👮",
 }  # fmt: skip
 _BENIGN = (

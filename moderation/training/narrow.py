@@ -1,7 +1,7 @@
 """Policies about something else than the catalogue: what they forbid is known of written texts.
 
-A classifier that is asked eight policies only learns to tell eight things apart. These make it read:
-one topic, one group, one language, or everything but a topic.
+A classifier that is asked eight policies only learns to tell eight things apart. These make it
+read: one topic, one group, one language, or everything but a topic.
 """
 
 import re

@@ -20,6 +20,7 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "wardgate")
     parser.add_argument("--template", default="compositional", choices=("compact", "compositional"))
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--init", type=Path, help="begin with the adapter of this finished run")
+    parser.add_argument("--init", type=Path, help="folder of an adapter to begin with")
     parser.add_argument("--batch", type=int, default=16, help="contents a step, all processes")
     parser.add_argument("--rank", type=int, default=16, help="LoRA rank")
     parser.add_argument("--lr", type=float, default=4e-4)
@@ -80,7 +81,7 @@ def train(args: argparse.Namespace) -> None:
     masters = [parameter.detach().float().clone() for parameter in trained]
     optimizer = torch.optim.AdamW(masters, lr=args.lr, weight_decay=0.0)
     if args.init is not None:
-        _begin_with(args.init, masters)
+        _begin_with(args.init, model, masters)
     first_step = _resume(args.out, masters, optimizer)
     _copy(masters, trained)
     layers = GemmaLayers(model.get_base_model())
@@ -88,6 +89,7 @@ def train(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     if place == 0:
         recipe = {k: v for k, v in vars(args).items() if not isinstance(v, Path)}
+        recipe["begins_with"] = args.init.name if args.init else None
         (args.out / "arguments.json").write_text(json.dumps(recipe, indent=1) + "\n")
     for step in range(first_step, args.steps):
         started = time.monotonic()
@@ -252,11 +254,12 @@ def _save(
 
 
 @torch.no_grad()
-def _begin_with(run: Path, masters: list[Tensor]) -> None:
-    """Takes over the adapter of a finished run; the optimizer starts anew."""
-    state = torch.load(run / "state.pt", weights_only=True)
-    for master, saved in zip(masters, state["masters"], strict=True):
-        master.copy_(saved)
+def _begin_with(adapter: Path, model: PeftModel, masters: list[Tensor]) -> None:
+    """Takes over the weights of an adapter of the same rank; the optimizer starts anew."""
+    saved = load_file(adapter / "adapter_model.safetensors")
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for name, master in zip(names, masters, strict=True):
+        master.copy_(saved[name.replace(".default.", ".")])
 
 
 def _resume(out: Path, masters: list[Tensor], optimizer: torch.optim.Optimizer) -> int:
