@@ -187,7 +187,10 @@ def attend(
         for index, block in enumerate(batch):
             num = block.last - block.first
             places = [(index, place) for place in range(len(block.pieces))]
-            scores = _cat([products.pop(place) for place in places], dim=-1).float()
+            scores = _cat([products.pop(place) for place in places], dim=-1)
+            scores = scores.to(
+                torch.float32, copy=True
+            )  # a part of a split is not changed in place
             scores *= scaling
             if softcap is not None:
                 scores = torch.tanh(scores / softcap) * softcap
