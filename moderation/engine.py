@@ -17,8 +17,9 @@ from moderation.caller import PATIENT, Caller
 from moderation.errors import EngineError, Unscorable
 from moderation.gemma import GemmaLayers
 from moderation.growing import GrowingContent
+from moderation.layouts import answer_segments
 from moderation.prompts import JudgePrompt
-from moderation.segments import Seen, Segment
+from moderation.segments import Segment
 
 KEPT_POLICY_TOKENS = 16_384
 """Tokens of policies whose keys and values are kept: about 300 MB for the 270M in bfloat16."""
@@ -151,7 +152,7 @@ class LocalEngine:
                 known, content = self._grown(prompt.prefix, ask.growing)
                 grown.append((ask.growing, known, content))
                 keep.append(content)
-            leaves += self._leaves(prompt, content, policies)
+            leaves += answer_segments(prompt, content, policies)
             keep += policies
         hidden = self._layers.answers(leaves, keep=keep)
         for growing, known, content in grown:
@@ -194,21 +195,6 @@ class LocalEngine:
         while sum(map(len, self._policies)) > self._kept_policy_tokens and len(self._policies) > 1:
             self._policies.popitem(last=False)
         return segment
-
-    def _leaves(
-        self, prompt: JudgePrompt, content: Segment, policies: Sequence[Segment]
-    ) -> list[Segment]:
-        """The segments whose last tokens answer the questions of a prompt, in order."""
-        if not prompt.query:  # content first, then the policy with its question
-            return [content.followed_by(leaf) for leaf in prompt.leaves]
-        sees = (*content.sees, Seen(content, content.start))
-        return [
-            # the policy ends where the query begins, however long the content is
-            Segment(
-                prompt.query, content.end, (*sees, Seen(policy, content.end - len(policy.tokens)))
-            )
-            for policy in policies
-        ]
 
     def _answer_rows(self) -> Tensor:
         rows: Tensor = self._model.get_output_embeddings().weight[self._yes_no]

@@ -7,6 +7,7 @@ the library's forward. That both compute the same is what the tests of the engin
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -77,11 +78,8 @@ class GemmaLayers:
             ``(len(leaves), D)``, the normed output of the last layer at each leaf's last token.
         """
         new = [segment for segment in in_order(leaves) if segment not in self._kept]
-        row: dict[Segment, int] = {}
-        num_rows = 0
-        for segment in new:
-            row[segment] = num_rows
-            num_rows += len(segment.tokens)
+        sizes = [len(segment.tokens) for segment in new]
+        row = dict(zip(new, accumulate(sizes, initial=0), strict=False))
         computed: dict[Segment, list[KeysValues]] = {
             segment: [] for segment in keep if segment in row
         }
@@ -104,13 +102,16 @@ class GemmaLayers:
             normed = layer.input_layernorm(hidden)
             table = _rotate(self._queries(attention, normed)[plan.rows], table_rotation)
             keys, values = self._keys_values(attention, normed, rotations[kind])
+            # split at once: the gradient of each single slice would be a row full of zeros
+            parts = zip(torch.split(keys, sizes, 1), torch.split(values, sizes, 1), strict=True)
+            by_segment = dict(zip(new, parts, strict=True))
             for segment, layers in computed.items():
-                span = slice(row[segment], row[segment] + len(segment.tokens))
-                layers.append((keys[:, span].clone(), values[:, span].clone()))
+                own_keys, own_values = by_segment[segment]
+                layers.append((own_keys.clone(), own_values.clone()))
             mixed = attend(
                 table,
                 (keys, values),
-                partial(self._read, index=index, new=(keys, values), row=row),
+                partial(self._read, index=index, new=by_segment),
                 plan,
                 scaling=attention.scaling,
                 softcap=self._softcap,
@@ -132,21 +133,17 @@ class GemmaLayers:
         cos, sin = self._rotation(plan.positions, kind)
         return plan, (cos[:, None, None], sin[:, None, None])
 
-    def _read(
-        self, read: Read, *, index: int, new: KeysValues, row: Mapping[Segment, int]
-    ) -> KeysValues:
+    def _read(self, read: Read, *, index: int, new: Mapping[Segment, KeysValues]) -> KeysValues:
         """Keys and values that are read in layer `index`.
 
         Args:
             read: which.
             index: of the layer.
-            new: keys and values of the packed row.
-            row: where each segment of it begins.
+            new: keys and values of the segments of the packed row.
         """
         kept = self._kept.get(read.segment)
-        (keys, values), start = (new, row[read.segment]) if kept is None else (kept[index], 0)
-        span = slice(start + read.first, start + read.last)
-        return keys[:, span], values[:, span]
+        keys, values = new[read.segment] if kept is None else kept[index]
+        return keys[:, read.first : read.last], values[:, read.first : read.last]
 
     def _embedded(self, segments: Sequence[Segment]) -> Tensor:
         """``(T, D)``: token embeddings, and image features as they are."""
