@@ -21,8 +21,9 @@ from moderation.layouts import answer_segments
 from moderation.prompts import JudgePrompt
 from moderation.segments import Segment
 
-KEPT_POLICY_TOKENS = 16_384
-"""Tokens of policies whose keys and values are kept: about 300 MB for the 270M in bfloat16."""
+KEPT_TOKENS = 16_384
+"""Tokens of policies and preambles whose keys and values are kept: about 300 MB for the 270M in
+bfloat16."""
 
 
 MAX_BATCH_TOKENS = 2_048
@@ -42,9 +43,11 @@ class Ask:
 
     @property
     def num_new_tokens(self) -> int:
-        """What it costs an engine that has the policies already, and what a text has grown from."""
+        """What it costs an engine that keeps policies, preambles and what a text has grown from."""
         prompt = self.prompt
-        known = 0 if self.growing is None else self.growing.num_common(prompt.prefix)
+        known = prompt.num_static
+        if self.growing is not None:
+            known = max(known, self.growing.num_common(prompt.prefix))
         asked = len(prompt.leaves) * len(prompt.query) or sum(map(len, prompt.leaves))
         return len(prompt.prefix) - known + asked
 
@@ -84,7 +87,7 @@ class LocalEngine:
         yes_id: int,
         no_id: int,
         max_prompt_tokens: int,
-        kept_policy_tokens: int = KEPT_POLICY_TOKENS,
+        kept_tokens: int = KEPT_TOKENS,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> None:
         """
@@ -93,10 +96,11 @@ class LocalEngine:
                 in eval mode.
             yes_id, no_id: tokens of the answers.
             max_prompt_tokens: see `Engine`.
-            kept_policy_tokens: of the compositional layout's policies, kept between calls.
+            kept_tokens: of preambles and of the compositional layout's policies, kept between
+                calls.
             max_batch_tokens: of one packed forward; an ask that has more goes alone.
         """
-        self._kept_policy_tokens = kept_policy_tokens
+        self._kept_tokens = kept_tokens
         self._max_batch_tokens = max_batch_tokens
         self.max_prompt_tokens = max_prompt_tokens
         self._model = cast(Any, model)  # nn.Module types its attributes as Tensor | Module
@@ -107,7 +111,7 @@ class LocalEngine:
         self._softcap: float | None = getattr(
             self._model.config.get_text_config(), "final_logit_softcapping", None
         )
-        self._policies: OrderedDict[tuple[int, ...], Segment] = OrderedDict()
+        self._static: OrderedDict[tuple[int, ...], Segment] = OrderedDict()
         self._lock = threading.Lock()
 
     def p_yes(self, asks: Sequence[Ask], caller: Caller = PATIENT) -> list[list[float]]:
@@ -145,13 +149,19 @@ class LocalEngine:
         grown: list[tuple[GrowingContent, Segment | None, Segment]] = []
         for ask in asks:
             prompt = ask.prompt
-            policies = [self._policy(tokens) for tokens in prompt.leaves] if prompt.query else []
-            if ask.growing is None:
-                content = self._content(prompt.prefix, ask.pixels)
-            else:
+            policies = [self._kept(tokens) for tokens in prompt.leaves] if prompt.query else []
+            if ask.growing is not None:
                 known, content = self._grown(prompt.prefix, ask.growing)
                 grown.append((ask.growing, known, content))
                 keep.append(content)
+            elif ask.pixels is not None:
+                content = self._with_image(prompt.prefix, ask.pixels)
+            elif prompt.num_static:
+                preamble = self._kept(prompt.prefix[: prompt.num_static])
+                content = preamble.followed_by(prompt.prefix[prompt.num_static :])
+                keep.append(preamble)
+            else:
+                content = Segment(prompt.prefix)
             leaves += answer_segments(prompt, content, policies)
             keep += policies
         hidden = self._layers.answers(leaves, keep=keep)
@@ -173,10 +183,8 @@ class LocalEngine:
         new = tokens[num_common:]
         return known, known.followed_by(new) if new else known
 
-    def _content(self, tokens: tuple[int, ...], pixels: Tensor | None) -> Segment:
-        """The prefix of a prompt; with an image, its last segment."""
-        if pixels is None:
-            return Segment(tokens)
+    def _with_image(self, tokens: tuple[int, ...], pixels: Tensor) -> Segment:
+        """The last segment of a prefix with an image in it."""
         assert self._image_token_id is not None, "pixels are for models with images"
         dtype = next(self._model.parameters()).dtype
         encoded = self._model.model.get_image_features(
@@ -188,12 +196,13 @@ class LocalEngine:
         before, placeholders, after = tokens[:first], tokens[first:last], tokens[last:]
         return Segment(before).followed_by(placeholders, features).followed_by(after)
 
-    def _policy(self, tokens: tuple[int, ...]) -> Segment:
-        """A policy's own segment, the same one at every call; the longest unused go first."""
-        segment = self._policies.setdefault(tokens, Segment(tokens))
-        self._policies.move_to_end(tokens)
-        while sum(map(len, self._policies)) > self._kept_policy_tokens and len(self._policies) > 1:
-            self._policies.popitem(last=False)
+    def _kept(self, tokens: tuple[int, ...]) -> Segment:
+        """The segment of a policy or preamble, the same one at every call; the longest unused go
+        first."""
+        segment = self._static.setdefault(tokens, Segment(tokens))
+        self._static.move_to_end(tokens)
+        while sum(map(len, self._static)) > self._kept_tokens and len(self._static) > 1:
+            self._static.popitem(last=False)
         return segment
 
     def _answer_rows(self) -> Tensor:
