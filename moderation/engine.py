@@ -17,6 +17,7 @@ from moderation.caller import PATIENT, Caller
 from moderation.errors import EngineError, Unscorable
 from moderation.gemma import GemmaLayers
 from moderation.growing import GrowingContent
+from moderation.image_features import KEPT_BYTES, ImageFeatures
 from moderation.prompts import JudgePrompt
 from moderation.segments import Seen, Segment
 
@@ -77,6 +78,7 @@ class LocalEngine:
         max_prompt_tokens: int,
         kept_policy_tokens: int = KEPT_POLICY_TOKENS,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
+        kept_image_bytes: int = KEPT_BYTES,
     ) -> None:
         """
         Args:
@@ -86,6 +88,8 @@ class LocalEngine:
             max_prompt_tokens: see `Engine`.
             kept_policy_tokens: of the compositional layout's policies, kept between calls.
             max_batch_tokens: of one packed forward; an ask that has more goes alone.
+            kept_image_bytes: of what the vision tower made of images, kept between calls; 0 keeps
+                none.
         """
         self._kept_policy_tokens = kept_policy_tokens
         self._max_batch_tokens = max_batch_tokens
@@ -94,6 +98,7 @@ class LocalEngine:
         self._layers = GemmaLayers(model)
         self._device = next(model.parameters()).device
         self._yes_no = torch.tensor([yes_id, no_id], device=self._device)
+        self._images = ImageFeatures(self._model.model, kept_bytes=kept_image_bytes)
         self._image_token_id: int | None = getattr(self._model.config, "image_token_id", None)
         self._softcap: float | None = getattr(
             self._model.config.get_text_config(), "final_logit_softcapping", None
@@ -134,11 +139,13 @@ class LocalEngine:
         leaves: list[Segment] = []
         keep: list[Segment] = []
         grown: list[tuple[GrowingContent, Segment | None, Segment]] = []
+        images = iter(self._images.of([ask.pixels for ask in asks if ask.pixels is not None]))
         for ask in asks:
             prompt = ask.prompt
             policies = [self._policy(tokens) for tokens in prompt.leaves] if prompt.query else []
             if ask.growing is None:
-                content = self._content(prompt.prefix, ask.pixels)
+                image = next(images) if ask.pixels is not None else None
+                content = self._content(prompt.prefix, image)
             else:
                 known, content = self._grown(prompt.prefix, ask.growing)
                 grown.append((ask.growing, known, content))
@@ -164,20 +171,15 @@ class LocalEngine:
         new = tokens[num_common:]
         return known, known.followed_by(new) if new else known
 
-    def _content(self, tokens: tuple[int, ...], pixels: Tensor | None) -> Segment:
-        """The prefix of a prompt; with an image, its last segment."""
-        if pixels is None:
+    def _content(self, tokens: tuple[int, ...], image: Tensor | None) -> Segment:
+        """The prefix of a prompt; with the features ``(N, D)`` of an image, its last segment."""
+        if image is None:
             return Segment(tokens)
         assert self._image_token_id is not None, "pixels are for models with images"
-        dtype = next(self._model.parameters()).dtype
-        encoded = self._model.model.get_image_features(
-            pixels.to(self._device, dtype), return_dict=True
-        )
-        features: Tensor = encoded.pooler_output[0]  # (N, D)
         first = tokens.index(self._image_token_id)
-        last = first + len(features)
+        last = first + len(image)
         before, placeholders, after = tokens[:first], tokens[first:last], tokens[last:]
-        return Segment(before).followed_by(placeholders, features).followed_by(after)
+        return Segment(before).followed_by(placeholders, image).followed_by(after)
 
     def _policy(self, tokens: tuple[int, ...]) -> Segment:
         """A policy's own segment, the same one at every call; the longest unused go first."""
