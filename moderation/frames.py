@@ -5,6 +5,7 @@ with every frame however its timestamps lie, and the work ends at limits of fram
 Knows pictures. Knows nothing of file formats, models or policies.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from moderation.likeness import CUT_LEVELS, is_same, mean_difference
 
 _SHORTEST_FRAME_S = 1 / 120
 """What a frame lasts at least: timestamps that stand still must not hide the frames between."""
+_CLOCK_ERROR_S = 1e-4
+"""What adding up durations may be off by: at the rate of the file every frame is due."""
 _COMPARED_WITH = 64
 """Distinct frames that a new one is compared with, the latest ones."""
 
@@ -127,11 +130,11 @@ def sample_frames(
         if last is not None:
             clock += max(shown.at_s - last.at_s, _SHORTEST_FRAME_S)
         closing = None
-        if clock >= due or (
-            last is not None and mean_difference(last.copy, shown.copy) >= CUT_LEVELS
-        ):
+        late_s = clock - due + _CLOCK_ERROR_S
+        if late_s >= 0 or (last and mean_difference(last.copy, shown.copy) >= CUT_LEVELS):
             closing = take(shown)
-            due = clock + 1 / limits.per_second
+        if late_s >= 0:  # the next of fixed times: counted from here, the rate would be lower
+            due += (math.floor(late_s * limits.per_second) + 1) / limits.per_second
         last = shown
     if last is None:
         return Sample(frames=(), num_decoded=0, num_sampled=0, num_merged=0, num_left_out=0)

@@ -311,7 +311,7 @@ class Moderator:
                 inquiry.add(part, reading)
         if not has_words:
             part.gaps.append(f"no policy of the set has words for the text in the {what}")
-        if not texts and part.gaps:
+        if not texts and len(part.gaps) > len(pictures.gaps):  # what it shows was not judged
             part.gaps.append("no text was found in it")
         if num_unsure:
             part.found.notes.append(

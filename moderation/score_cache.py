@@ -28,7 +28,7 @@ class ScoreCache:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._num_bytes = 0
-        self._entries: "OrderedDict[bytes, dict[str, array[float]]]" = OrderedDict()
+        self._entries: OrderedDict[bytes, dict[str, array[float]]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:

@@ -89,19 +89,16 @@ class _Video:
             try:
                 with self._open() as container:
                     num_tracks = self._look(container)
+                    start_s: float | None = None
                     for frame in self._decode(container.streams.video[track], container):
-                        yield Shown(
-                            index,
-                            frame.time or 0.0,
-                            _small_copy(frame),
-                            partial(_whole, frame, kept_side),
-                        )
+                        at_s = frame.time or 0.0
+                        start_s = at_s if start_s is None else start_s
+                        whole = partial(_whole, frame, kept_side)
+                        yield Shown(index, at_s - start_s, _small_copy(frame), whole)
                         index += 1
             except (av.FFmpegError, ValueError) as exc:
                 raise UnreadableImage(
-                    f"the video is truncated, corrupt or of a codec that is not accepted"
-                    f" ({type(exc).__name__} after {index} frames); expected H.264, H.265, VP8,"
-                    " VP9, AV1 or MPEG-4"
+                    f"the video is truncated or corrupt ({type(exc).__name__} after {index} frames)"
                 ) from exc
             track += 1
 
@@ -128,8 +125,12 @@ class _Video:
         # without a codec context FFmpeg crashes (PyAV issue 2344)
         if getattr(stream, "codec_context", None) is None:
             raise ValueError("no codec")
-        if stream.codec_context.codec.name not in DECODERS:
-            raise ValueError("another codec")
+        if (name := stream.codec_context.codec.name) not in DECODERS:
+            raise UnreadableImage(
+                f"the video is of the codec {name}; expected H.264, H.265, VP8, VP9, AV1, MPEG-4 or"
+                " Motion JPEG"
+            )
+        check_size((stream.codec_context.width, stream.codec_context.height), self._limits)
         stream.codec_context.options = self._options
         stream.codec_context.thread_count = 1
         stream.codec_context.thread_type = "NONE"
