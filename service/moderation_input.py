@@ -125,7 +125,7 @@ def decode_data_url(url: str, where: str) -> bytes:
     scheme = url[:8].lower()
     if scheme.startswith(("http:", "https:")):
         raise UnsupportedInput(
-            f"{where} is a remote URL; nothing is fetched: send the file itself as"
+            f"{where} is a remote URL; files are not fetched: send the file itself as"
             " data:image/png;base64,...",
             param=where,
             code="remote_image_not_supported",
