@@ -4,9 +4,8 @@ Knows policies, windows and coverage. Knows nothing of HTTP; blocking, safe from
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from moderation.caller import PATIENT, Caller
 from moderation.checkpoints import Classifier
@@ -16,14 +15,15 @@ from moderation.errors import ContentEmpty, ContentTooLong, UnreadableImage, Uns
 from moderation.frames import FrameLimits
 from moderation.growing import GrowingContent
 from moderation.images import ImageLimits
+from moderation.inquiry import Inquiry, Part
 from moderation.ocr import TextReader
 from moderation.pictures import Pictures, read_pictures
-from moderation.readings import Reading, read_picture, read_text
+from moderation.readings import file_key, read_picture, read_text
 from moderation.score_cache import ScoreCache
-from moderation.scoring import PartScores, TokenBudget, check_not_empty, score_readings
+from moderation.scoring import TokenBudget, check_not_empty
 from moderation.tokenizer import Tokens
-from moderation.verdict import FrameCoverage, PartCoverage, Verdict, decide, score_policy
-from policies import Policy, PolicyLibrary, PolicySet, Surface
+from moderation.verdict import Verdict, decide, score_policy
+from policies import PolicyLibrary, PolicySet, Surface
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,69 +36,6 @@ class ContentLimits:
     image: ImageLimits = field(default_factory=ImageLimits)
     """Of a still image, of an animated one, and of each frame of a video."""
     frames: FrameLimits = field(default_factory=FrameLimits)
-
-
-PICTURES_AT_ONCE = 16
-"""Pictures that are put to the engine together; each takes ten megabytes of pixels until then."""
-
-
-@dataclass(slots=True)
-class _Part:
-    """What is found out about one part."""
-
-    index: int
-    modality: Literal["text", "image", "video"]
-    found: PartScores = field(default_factory=PartScores)
-    gaps: list[str] = field(default_factory=list)
-    """What of it was not judged, in words."""
-    frames: FrameCoverage | None = None
-
-    def coverage(self) -> PartCoverage:
-        """What was judged of it, once all of its readings are scored."""
-        found = self.found
-        return PartCoverage(
-            part=self.index,
-            modality=self.modality,
-            status="scored" if not self.gaps else "partial" if found.windows else "not_scored",
-            tokens=found.num_tokens if found.windows else 0,
-            windows=found.num_windows,
-            reason="; ".join([*self.gaps, *found.notes]) or None,
-            frames=self.frames,
-        )
-
-
-class _Inquiry:
-    """The readings of one content, scored many at a time; and what is the same for all of them."""
-
-    def __init__(
-        self,
-        content: Content,
-        policies: Sequence[Policy],
-        budget: TokenBudget,
-        caller: Caller,
-        cache: ScoreCache | None,
-    ) -> None:
-        self.content = content
-        self.policies = policies
-        self.budget = budget
-        self.caller = caller
-        self._cache = cache
-        self._waiting: list[tuple[_Part, Reading]] = []
-
-    def add(self, part: _Part, reading: Reading) -> None:
-        """Takes a reading, whose scores the part gets at the next `score` at the latest."""
-        self._waiting.append((part, reading))
-        num_pictures = sum(reading.image is not None for _, reading in self._waiting)
-        if num_pictures >= PICTURES_AT_ONCE:
-            self.score()
-
-    def score(self) -> None:
-        """Scores all readings that wait."""
-        readings = [reading for _, reading in self._waiting]
-        scored = score_readings(readings, self.caller, self._cache)
-        for (part, _), scores in zip(self._waiting, scored, strict=True):
-            part.found.add(scores)
-        self._waiting.clear()
 
 
 class Moderator:
@@ -178,20 +115,22 @@ class Moderator:
             )
         policies = [self.library.policy(rule.id) for rule in policy_set.policies]
         budget = TokenBudget(self.text, self.limits.max_tokens)
-        inquiry = _Inquiry(content, policies, budget, caller, self.cache)
+        inquiry = Inquiry(content, policies, budget, caller, self.cache)
         # all texts are read first: content that is refused costs no forward
         tokens = [
             self._tokenize(index, part.text, budget) if isinstance(part, TextPart) else None
             for index, part in enumerate(content.parts)
         ]
-        parts: list[_Part] = []
-        for index, (part, part_tokens) in enumerate(zip(content.parts, tokens, strict=True)):
-            if isinstance(part, ImagePart):
-                parts.append(self._look_at(index, part, inquiry))
+        parts: list[Part] = []
+        for index, (given, ids) in enumerate(zip(content.parts, tokens, strict=True)):
+            if isinstance(given, ImagePart):
+                parts.append(self._look_at(index, given, inquiry))
             else:
-                assert part_tokens is not None, "every text was tokenized above"
-                parts.append(self._read(index, part, part_tokens, inquiry, growing))
+                assert ids is not None, "every text was tokenized above"
+                parts.append(self._read(index, given, ids, inquiry, growing))
         inquiry.score()
+        for part in parts:
+            inquiry.remember(part)
         coverage = [part.coverage() for part in parts]
         scores = []
         for rule, policy in zip(policy_set.policies, policies, strict=True):
@@ -226,11 +165,11 @@ class Moderator:
         index: int,
         text: TextPart,
         tokens: Tokens,
-        inquiry: _Inquiry,
+        inquiry: Inquiry,
         growing: GrowingContent | None,
-    ) -> _Part:
+    ) -> Part:
         content = inquiry.content
-        part = _Part(index, "text")
+        part = Part(index, "text")
         reading = read_text(
             self.text,
             inquiry.policies,
@@ -247,8 +186,11 @@ class Moderator:
             inquiry.add(part, reading)
         return part
 
-    def _look_at(self, index: int, image: ImagePart, inquiry: _Inquiry) -> _Part:
+    def _look_at(self, index: int, image: ImagePart, inquiry: Inquiry) -> Part:
         inquiry.caller.check()
+        file = self._file_key(image, inquiry)
+        if file is not None and (known := inquiry.recall(index, file)) is not None:
+            return known
         try:
             pictures = read_pictures(
                 image.data, self.limits.image, self.limits.frames, inquiry.caller
@@ -257,12 +199,23 @@ class Moderator:
             raise UnreadableImage(f"cannot be read: {exc.problem}", part=index) from exc
         except ContentTooLong as exc:
             raise ContentTooLong(exc.problem, part=index) from exc
-        part = _Part(index, pictures.modality, gaps=[*pictures.gaps], frames=pictures.frames)
+        part = Part(
+            index, pictures.modality, gaps=[*pictures.gaps], frames=pictures.frames, file=file
+        )
         self._see(part, pictures, inquiry)
         self._read_in(part, pictures, inquiry)
         return part
 
-    def _see(self, part: _Part, pictures: Pictures, inquiry: _Inquiry) -> None:
+    def _file_key(self, image: ImagePart, inquiry: Inquiry) -> bytes | None:
+        """None where nothing is remembered."""
+        if self.cache is None:
+            return None
+        content = inquiry.content
+        models = [each.info if each is not None else None for each in (self.text, self.image)]
+        reader = type(self.reader).__qualname__
+        return file_key(image.data, content.surface, content.context, models, reader, self.limits)
+
+    def _see(self, part: Part, pictures: Pictures, inquiry: Inquiry) -> None:
         """What the pictures show."""
         if self.image is None or self.image.to_pixels is None:
             part.gaps.append(
@@ -276,7 +229,7 @@ class Moderator:
                 return
             inquiry.add(part, reading)
 
-    def _read_in(self, part: _Part, pictures: Pictures, inquiry: _Inquiry) -> None:
+    def _read_in(self, part: Part, pictures: Pictures, inquiry: Inquiry) -> None:
         """The texts in the pictures; the same text in several of them counts once."""
         what, surface = part.modality, inquiry.content.surface
         if self.reader is None:
@@ -314,6 +267,4 @@ class Moderator:
         if not texts and len(part.gaps) > len(pictures.gaps):  # what it shows was not judged
             part.gaps.append("no text was found in it")
         if num_unsure:
-            part.found.notes.append(
-                f"{num_unsure} lines of text in it could not be read with confidence"
-            )
+            part.notes.append(f"{num_unsure} lines of text in it could not be read with confidence")

@@ -6,7 +6,7 @@ Knows policies, prompts and windows. Knows nothing of engines, thresholds, actio
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 from PIL import Image
 
@@ -57,6 +57,15 @@ class Reading:
         words = self.policies[policy_id].definition_for(self.surface)
         assert words is not None, "policies without words are left out"
         return words
+
+    def outline(self) -> "Reading":
+        """All but what was read, and by which policies: enough to find its scores again."""
+        return replace(self, part=0, policies={}, prompts=_forgotten, image=None)
+
+    def under(self, policies: Sequence[Policy], *, part: int) -> "Reading | None":
+        """An outline under these policies; None where none of them has words for it."""
+        asked = _with_words(policies, self.surface)
+        return replace(self, part=part, policies=asked) if asked else None
 
 
 def read_text(
@@ -171,6 +180,17 @@ def read_picture(
         image=image,
         frame=picture.frame,
     )
+
+
+def file_key(data: bytes, *judged_by: object) -> bytes:
+    """SHA-256 of a file and of everything that decides how it is read."""
+    digest = hashlib.sha256(data)
+    digest.update(json.dumps([repr(each) for each in judged_by]).encode())
+    return digest.digest()
+
+
+def _forgotten(_: Sequence[str]) -> list[JudgePrompt]:
+    raise AssertionError("an outline is scored from memory alone")
 
 
 def _with_words(policies: Sequence[Policy], surface: Surface) -> dict[str, Policy]:

@@ -63,10 +63,14 @@ class TokenBudget:
             tokens = self._builder.content_tokens(text)
         except InvalidText as exc:
             raise InvalidText(f"is no text: {exc.problem}", part=part) from exc
-        if len(tokens) > self._left:
-            raise self._too_long(part, f"{len(tokens)} tokens")
-        self._left -= len(tokens)
+        self.spend(part, len(tokens))
         return tokens
+
+    def spend(self, part: int, num_tokens: int) -> None:
+        """Counts tokens of a text. Raises `ContentTooLong`."""
+        if num_tokens > self._left:
+            raise self._too_long(part, f"{num_tokens} tokens")
+        self._left -= num_tokens
 
     def _too_long(self, part: int, found: str) -> ContentTooLong:
         others = self._max_tokens - self._left
@@ -115,6 +119,19 @@ def score_readings(
     return [
         _part_scores(reading, found[reading.key], new[reading.key][1] if reading.key in new else ())
         for reading in readings
+    ]
+
+
+def recall_readings(readings: Sequence[Reading], cache: ScoreCache) -> list[PartScores] | None:
+    """The scores of every reading from memory alone; None where any is missing there."""
+    known = [_recall(reading, cache) for reading in readings]
+    if any(
+        reading.policies.keys() - scores.keys()
+        for reading, scores in zip(readings, known, strict=True)
+    ):
+        return None
+    return [
+        _part_scores(reading, scores, ()) for reading, scores in zip(readings, known, strict=True)
     ]
 
 

@@ -15,7 +15,8 @@ from moderation.content import Content, ImagePart, Part, TextPart
 from moderation.engine import Ask
 from moderation.errors import ContentTooLong, EngineTimeout, UnreadableImage, UnsupportedModality
 from moderation.frames import FrameLimits
-from moderation.moderator import PICTURES_AT_ONCE, ContentLimits, Moderator
+from moderation.inquiry import PICTURES_AT_ONCE
+from moderation.moderator import ContentLimits, Moderator
 from moderation.ocr import ImageText, RapidOcrReader
 from moderation.tokenizer import SafeTokenizer
 from moderation.verdict import verdict_to_dict

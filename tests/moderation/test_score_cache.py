@@ -15,15 +15,15 @@ from moderation.caller import PATIENT, Caller
 from moderation.checkpoints import Classifier
 from moderation.content import Content, ImagePart, Part, TextPart
 from moderation.engine import Ask
-from moderation.errors import EngineError
+from moderation.errors import ContentTooLong, EngineError
 from moderation.growing import GrowingContent
-from moderation.moderator import Moderator
+from moderation.moderator import ContentLimits, Moderator
 from moderation.ocr import ImageText
 from moderation.score_cache import ScoreCache
 from moderation.tokenizer import SafeTokenizer
 from moderation.verdict import Verdict, verdict_to_dict
 from policies import Action, PolicyLibrary, Surface
-from tests.moderation.media import animation, plain
+from tests.moderation.media import animation, plain, video
 from tests.moderation.scripted import WordEngine, word_classifier
 from tests.moderation.test_moderator import LIBRARY, WORDS, policy, policy_set, rule
 
@@ -200,10 +200,101 @@ def test_a_text_that_grows_is_not_remembered(moderator: Moderator) -> None:
 
 
 class Recital:
-    """Reads the same in every image."""
+    """Reads the same in every image, and counts them."""
+
+    def __init__(self) -> None:
+        self.num_read = 0
 
     def read(self, image: object) -> ImageText:
-        return ImageText("a knife")
+        self.num_read += 1
+        return ImageText("a knife", num_unsure=1)
+
+
+def with_images(engine: WordEngine, tiny: dict[str, Classifier], reader: Recital) -> Moderator:
+    return Moderator(
+        LIBRARY,
+        word_classifier(engine),
+        image=tiny["shieldgemma2"],
+        reader=reader,
+        cache=ScoreCache(),
+    )
+
+
+FILES = {
+    "image": animation([plain("red")], "PNG"),
+    "animation": animation([plain("red"), plain("blue")], "GIF", ms=1000),
+    "video": video([plain("red")] * 5 + [plain("blue")] * 5),
+}
+
+
+def of_file(name: str, *, surface: Surface = Surface.PROMPT) -> Content:
+    return Content(surface=surface, parts=(ImagePart(FILES[name]),))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_was_judged_in_full_is_neither_read_nor_scored_again(
+    engine: WordEngine, tiny: dict[str, Classifier], name: str
+) -> None:
+    reader = Recital()
+    moderator = with_images(engine, tiny, reader)
+    first = moderator.judge(of_file(name), policy_set())
+    num_read = reader.num_read
+    engine.prompts.clear()
+    again = moderator.judge(of_file(name), policy_set(rule("any", 0.99)))
+    assert (reader.num_read, num_leaves(engine)) == (num_read, 0)
+    assert first.complete
+    assert again.scores[0].cached
+    assert again.coverage == first.coverage
+    assert again.scores[0].windows == first.scores[0].windows
+    moderator.judge(of_file(name, surface=Surface.RESPONSE), policy_set())
+    assert reader.num_read == 2 * num_read, "its text would be judged in other words"
+
+
+def test_a_new_policy_for_a_known_file_is_asked_alone(
+    engine: WordEngine, tiny: dict[str, Classifier]
+) -> None:
+    moderator = with_images(engine, tiny, Recital())
+    moderator.judge(of_file("animation"), policy_set())
+    engine.prompts.clear()
+    rules = policy_set(rule("any"), rule("knife"))
+    assert [score.cached for score in moderator.judge(of_file("animation"), rules).scores] == [
+        True,
+        False,
+    ]
+    assert num_leaves(engine) == 1
+
+
+def test_a_known_file_still_counts_towards_the_tokens_of_a_content(
+    engine: WordEngine, tiny: dict[str, Classifier]
+) -> None:
+    moderator = with_images(engine, tiny, Recital())
+    moderator.limits = ContentLimits(max_tokens=8)
+    moderator.judge(of_file("image"), policy_set())
+    assert moderator.judge(of_file("image"), policy_set()).scores[0].cached
+    with pytest.raises(ContentTooLong, match="part 1 has"):
+        moderator.judge(
+            Content(surface=Surface.PROMPT, parts=of_file("image").parts * 2), policy_set()
+        )
+
+
+def test_what_a_set_has_no_words_for_is_not_covered_by_memory(
+    engine: WordEngine, tiny: dict[str, Classifier]
+) -> None:
+    moderator = with_images(engine, tiny, Recital())
+    assert moderator.judge(of_file("image"), policy_set(rule("any"), rule("knife"))).complete
+    verdict = moderator.judge(of_file("image"), policy_set(rule("knife")))
+    assert verdict.coverage[0].status == "partial"
+    assert verdict.coverage[0].reason is not None
+    assert "no policy of the set has words for an image" in verdict.coverage[0].reason
+
+
+def test_a_file_that_was_not_judged_in_full_is_read_again(engine: WordEngine) -> None:
+    reader = Recital()
+    moderator = Moderator(LIBRARY, word_classifier(engine), reader=reader, cache=ScoreCache())
+    for _ in range(2):
+        assert not moderator.judge(of_file("image"), policy_set()).complete
+    assert reader.num_read == 2
+    assert num_leaves(engine) == 1
 
 
 def test_a_picture_and_the_text_in_it_are_remembered(
