@@ -24,6 +24,7 @@ from transformers import (
 
 from moderation.engine import Ask, Engine, LocalEngine
 from moderation.errors import EngineError, ModelRefused, ModelUnavailable
+from moderation.image_features import KEPT_BYTES
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES, Template
 from moderation.tokenizer import SafeTokenizer
@@ -90,6 +91,7 @@ def load_checkpoint(
     window_tokens: int | None = None,
     adapter: Path | None = None,
     revision: str | None = None,
+    kept_image_bytes: int = KEPT_BYTES,
 ) -> Classifier:
     """Loads and checks a classifier.
 
@@ -102,6 +104,7 @@ def load_checkpoint(
         window_tokens: content tokens of one call; what fits the context by default.
         adapter: a peft adapter to merge into the weights.
         revision: what verdicts record; see `read_revision` for the default.
+        kept_image_bytes: see `LocalEngine`.
 
     Raises:
         ModelUnavailable: the files cannot be found or read.
@@ -136,7 +139,13 @@ def load_checkpoint(
             f"the model's context has {context} tokens; at least {MIN_CONTEXT_TOKENS} are needed"
             " for a policy and something to judge"
         )
-    engine = LocalEngine(model, yes_id=yes_id, no_id=no_id, max_prompt_tokens=context)
+    engine = LocalEngine(
+        model,
+        yes_id=yes_id,
+        no_id=no_id,
+        max_prompt_tokens=context,
+        kept_image_bytes=kept_image_bytes,
+    )
     image_text, to_pixels = None, None
     if architecture.has_images:
         image_text, to_pixels = _image_parts(source, config, safe)

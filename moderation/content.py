@@ -14,7 +14,8 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True)
 class ImagePart:
-    """The bytes of an image file (PNG, JPEG, WebP or a still GIF)."""
+    """The bytes of an image file (PNG, JPEG, WebP, GIF; still or animated), or of a video (MP4,
+    MOV, WebM, Matroska). What it is, its bytes say."""
 
     data: bytes
 

@@ -17,6 +17,7 @@ from moderation.caller import PATIENT, Caller
 from moderation.errors import EngineError, Unscorable
 from moderation.gemma import GemmaLayers
 from moderation.growing import GrowingContent
+from moderation.image_features import KEPT_BYTES, ImageFeatures
 from moderation.layouts import answer_segments
 from moderation.prompts import JudgePrompt
 from moderation.segments import Segment
@@ -89,6 +90,7 @@ class LocalEngine:
         max_prompt_tokens: int,
         kept_tokens: int = KEPT_TOKENS,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
+        kept_image_bytes: int = KEPT_BYTES,
     ) -> None:
         """
         Args:
@@ -99,6 +101,8 @@ class LocalEngine:
             kept_tokens: of preambles and of the compositional layout's policies, kept between
                 calls.
             max_batch_tokens: of one packed forward; an ask that has more goes alone.
+            kept_image_bytes: of what the vision tower made of images, kept between calls; 0 keeps
+                none.
         """
         self._kept_tokens = kept_tokens
         self._max_batch_tokens = max_batch_tokens
@@ -107,6 +111,7 @@ class LocalEngine:
         self._layers = GemmaLayers(model)
         self._device = next(model.parameters()).device
         self._yes_no = torch.tensor([yes_id, no_id], device=self._device)
+        self._images = ImageFeatures(self._model.model, kept_bytes=kept_image_bytes)
         self._image_token_id: int | None = getattr(self._model.config, "image_token_id", None)
         self._softcap: float | None = getattr(
             self._model.config.get_text_config(), "final_logit_softcapping", None
@@ -147,6 +152,7 @@ class LocalEngine:
         leaves: list[Segment] = []
         keep: list[Segment] = []
         grown: list[tuple[GrowingContent, Segment | None, Segment]] = []
+        images = iter(self._images.of([ask.pixels for ask in asks if ask.pixels is not None]))
         for ask in asks:
             prompt = ask.prompt
             policies = [self._kept(tokens) for tokens in prompt.leaves] if prompt.query else []
@@ -155,7 +161,7 @@ class LocalEngine:
                 grown.append((ask.growing, known, content))
                 keep.append(content)
             elif ask.pixels is not None:
-                content = self._with_image(prompt.prefix, ask.pixels)
+                content = self._with_image(prompt.prefix, next(images))
             elif prompt.num_static:
                 preamble = self._kept(prompt.prefix[: prompt.num_static])
                 content = preamble.followed_by(prompt.prefix[prompt.num_static :])
@@ -183,18 +189,13 @@ class LocalEngine:
         new = tokens[num_common:]
         return known, known.followed_by(new) if new else known
 
-    def _with_image(self, tokens: tuple[int, ...], pixels: Tensor) -> Segment:
-        """The last segment of a prefix with an image in it."""
+    def _with_image(self, tokens: tuple[int, ...], image: Tensor) -> Segment:
+        """The last segment of a prefix with an image in it, of which these are the features."""
         assert self._image_token_id is not None, "pixels are for models with images"
-        dtype = next(self._model.parameters()).dtype
-        encoded = self._model.model.get_image_features(
-            pixels.to(self._device, dtype), return_dict=True
-        )
-        features: Tensor = encoded.pooler_output[0]  # (N, D)
         first = tokens.index(self._image_token_id)
-        last = first + len(features)
+        last = first + len(image)
         before, placeholders, after = tokens[:first], tokens[first:last], tokens[last:]
-        return Segment(before).followed_by(placeholders, features).followed_by(after)
+        return Segment(before).followed_by(placeholders, image).followed_by(after)
 
     def _kept(self, tokens: tuple[int, ...]) -> Segment:
         """The segment of a policy or preamble, the same one at every call; the longest unused go

@@ -4,28 +4,26 @@ Knows policies, windows and coverage. Knows nothing of HTTP; blocking, safe from
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from moderation.caller import PATIENT, Caller
 from moderation.checkpoints import Classifier
 from moderation.content import Content, ImagePart, TextPart
 from moderation.engine import Engine
 from moderation.errors import ContentEmpty, ContentTooLong, UnreadableImage, UnsupportedModality
+from moderation.frames import FrameLimits
 from moderation.growing import GrowingContent
-from moderation.images import ImageLimits, decode_image
+from moderation.images import ImageLimits
+from moderation.inquiry import Inquiry, Part
 from moderation.ocr import TextReader
-from moderation.scoring import (
-    PartScores,
-    TokenBudget,
-    check_not_empty,
-    score_image,
-    score_text,
-)
+from moderation.pictures import Pictures, read_pictures
+from moderation.readings import file_key, read_picture, read_text
+from moderation.score_cache import ScoreCache
+from moderation.scoring import TokenBudget, check_not_empty
 from moderation.tokenizer import Tokens
-from moderation.verdict import PartCoverage, Verdict, decide, score_policy
-from policies import Policy, PolicyLibrary, PolicySet, Surface
+from moderation.verdict import Verdict, decide, score_policy
+from policies import PolicyLibrary, PolicySet, Surface
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,17 +34,8 @@ class ContentLimits:
     """Of all its texts together, the texts read in its images included."""
     max_parts: int = 64
     image: ImageLimits = field(default_factory=ImageLimits)
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """What stays the same for all parts of one content."""
-
-    content: Content
-    policies: Sequence[Policy]
-    budget: TokenBudget
-    caller: Caller
-    growing: GrowingContent | None
+    """Of a still image, of an animated one, and of each frame of a video."""
+    frames: FrameLimits = field(default_factory=FrameLimits)
 
 
 class Moderator:
@@ -60,6 +49,7 @@ class Moderator:
         image: Classifier | None = None,
         reader: TextReader | None = None,
         limits: ContentLimits | None = None,
+        cache: ScoreCache | None = None,
     ) -> None:
         """
         Args:
@@ -67,13 +57,15 @@ class Moderator:
             text: judges texts, and the text read in images.
             image: judges what images show; None leaves that uncovered.
             reader: reads text in images; None leaves that uncovered.
-            limits: what is refused.
+            limits: what is refused, and which frames of a video are judged.
+            cache: remembers scores; None computes all of them.
         """
         self.library = library
         self.text = text
         self.image = image
         self.reader = reader
         self.limits = limits or ContentLimits()
+        self.cache = cache
 
     def with_engines(self, wrap: Callable[[Engine], Engine]) -> "Moderator":
         """The same moderator over other engines; one engine of both classifiers stays one."""
@@ -88,6 +80,7 @@ class Moderator:
             image=image,
             reader=self.reader,
             limits=self.limits,
+            cache=self.cache,
         )
 
     def judge(
@@ -122,27 +115,29 @@ class Moderator:
             )
         policies = [self.library.policy(rule.id) for rule in policy_set.policies]
         budget = TokenBudget(self.text, self.limits.max_tokens)
-        question = _Question(content, policies, budget, caller, growing)
+        inquiry = Inquiry(content, policies, budget, caller, self.cache)
         # all texts are read first: content that is refused costs no forward
         tokens = [
-            self._read_text(index, part.text, budget) if isinstance(part, TextPart) else None
+            self._tokenize(index, part.text, budget) if isinstance(part, TextPart) else None
             for index, part in enumerate(content.parts)
         ]
-        scored: list[PartScores] = []
-        coverage: list[PartCoverage] = []
-        for index, (part, part_tokens) in enumerate(zip(content.parts, tokens, strict=True)):
-            if isinstance(part, ImagePart):
-                found, covered = self._judge_image(index, part, question)
+        parts: list[Part] = []
+        for index, (given, ids) in enumerate(zip(content.parts, tokens, strict=True)):
+            if isinstance(given, ImagePart):
+                parts.append(self._look_at(index, given, inquiry))
             else:
-                assert part_tokens is not None, "every text was read above"
-                found, covered = self._judge_text(index, part.text, part_tokens, question)
-            scored.append(found)
-            coverage.append(covered)
+                assert ids is not None, "every text was tokenized above"
+                parts.append(self._read(index, given, ids, inquiry, growing))
+        inquiry.score()
+        for part in parts:
+            inquiry.remember(part)
+        coverage = [part.coverage() for part in parts]
         scores = []
         for rule, policy in zip(policy_set.policies, policies, strict=True):
-            windows = [w for found in scored for w in found.windows.get(policy.id, ())]
+            windows = [w for part in parts for w in part.found.windows.get(policy.id, ())]
             if windows:  # a policy without words for these surfaces does not apply
-                scores.append(score_policy(policy, rule, windows))
+                cached = not any(policy.id in part.found.new for part in parts)
+                scores.append(score_policy(policy, rule, windows, cached=cached))
         if not scores:
             reasons = "; ".join(covered.reason for covered in coverage if covered.reason)
             raise UnsupportedModality(f"nothing of the content could be judged: {reasons}")
@@ -161,79 +156,115 @@ class Moderator:
             scoring_ms=(time.monotonic() - started) * 1000,
         )
 
-    def _read_text(self, index: int, text: str, budget: TokenBudget) -> Tokens:
+    def _tokenize(self, index: int, text: str, budget: TokenBudget) -> Tokens:
         check_not_empty(index, text)
         return budget.tokenize(index, text)
 
-    def _judge_text(
-        self, index: int, text: str, tokens: Tokens, question: _Question
-    ) -> tuple[PartScores, PartCoverage]:
-        content = question.content
-        found = score_text(
+    def _read(
+        self,
+        index: int,
+        text: TextPart,
+        tokens: Tokens,
+        inquiry: Inquiry,
+        growing: GrowingContent | None,
+    ) -> Part:
+        content = inquiry.content
+        part = Part(index, "text")
+        reading = read_text(
             self.text,
-            question.policies,
+            inquiry.policies,
             content.surface,
-            text,
+            text.text,
             tokens,
             part=index,
             context=content.context,
-            caller=question.caller,
-            growing=question.growing,
+            growing=growing,
         )
-        gaps = []
-        if not found.windows:
-            gaps.append(f"no policy of the set has words for a {content.surface.value}")
-        return found, _coverage(index, "text", found, gaps)
+        if reading is None:
+            part.gaps.append(f"no policy of the set has words for a {content.surface.value}")
+        else:
+            inquiry.add(part, reading)
+        return part
 
-    def _judge_image(
-        self, index: int, part: ImagePart, question: _Question
-    ) -> tuple[PartScores, PartCoverage]:
+    def _look_at(self, index: int, image: ImagePart, inquiry: Inquiry) -> Part:
+        inquiry.caller.check()
+        file = self._file_key(image, inquiry)
+        if file is not None and (known := inquiry.recall(index, file)) is not None:
+            return known
         try:
-            image = decode_image(part.data, self.limits.image)
+            pictures = read_pictures(
+                image.data, self.limits.image, self.limits.frames, inquiry.caller
+            )
         except UnreadableImage as exc:
             raise UnreadableImage(f"cannot be read: {exc.problem}", part=index) from exc
-        found = PartScores()
-        gaps = []
+        except ContentTooLong as exc:
+            raise ContentTooLong(exc.problem, part=index) from exc
+        part = Part(
+            index, pictures.modality, gaps=[*pictures.gaps], frames=pictures.frames, file=file
+        )
+        self._see(part, pictures, inquiry)
+        self._read_in(part, pictures, inquiry)
+        return part
+
+    def _file_key(self, image: ImagePart, inquiry: Inquiry) -> bytes | None:
+        """None where nothing is remembered."""
+        if self.cache is None:
+            return None
+        content = inquiry.content
+        models = [each.info if each is not None else None for each in (self.text, self.image)]
+        reader = type(self.reader).__qualname__
+        return file_key(image.data, content.surface, content.context, models, reader, self.limits)
+
+    def _see(self, part: Part, pictures: Pictures, inquiry: Inquiry) -> None:
+        """What the pictures show."""
         if self.image is None or self.image.to_pixels is None:
-            gaps.append("no image model is loaded, so what the image shows was not judged")
-        else:
-            found.add(
-                score_image(
-                    self.image, question.policies, image, part=index, caller=question.caller
-                )
+            part.gaps.append(
+                f"no image model is loaded, so what the {part.modality} shows was not judged"
             )
-            if not found.windows:
-                gaps.append("no policy of the set has words for an image")
+            return
+        for picture in pictures.pictures:
+            reading = read_picture(self.image, inquiry.policies, picture, part=part.index)
+            if reading is None:
+                part.gaps.append("no policy of the set has words for an image")
+                return
+            inquiry.add(part, reading)
+
+    def _read_in(self, part: Part, pictures: Pictures, inquiry: Inquiry) -> None:
+        """The texts in the pictures; the same text in several of them counts once."""
+        what, surface = part.modality, inquiry.content.surface
         if self.reader is None:
-            gaps.append("text in the image was not read (extra 'images')")
-        elif not self.text.builder.judges(question.content.surface):
-            gaps.append("text in the image was not read: the classifier judges no texts")
-        else:
-            question.caller.check()
-            read = self.reader.read(image)
-            if read.num_unsure:
-                found.notes.append(
-                    f"{read.num_unsure} lines of text in it could not be read with confidence"
-                )
-            if read.text.strip():
-                tokens = question.budget.tokenize(index, read.text)
-                by_text, _ = self._judge_text(index, read.text, tokens, question)
-                if not by_text.windows:
-                    gaps.append("no policy of the set has words for the text in the image")
-                found.add(by_text)
-            elif gaps:
-                gaps.append("no text was found in it")
-        return found, _coverage(index, "image", found, gaps)
-
-
-def _coverage(
-    part: int, modality: Literal["text", "image"], found: PartScores, gaps: Sequence[str]
-) -> PartCoverage:
-    return PartCoverage(
-        part=part,
-        modality=modality,
-        status="scored" if not gaps else "partial" if found.windows else "not_scored",
-        tokens=found.num_tokens if found.windows else 0,
-        windows=found.num_windows,
-        reason="; ".join([*gaps, *found.notes]) or None,
-    )
+            part.gaps.append(f"text in the {what} was not read (extra 'images')")
+            return
+        if not self.text.builder.judges(surface):
+            part.gaps.append(f"text in the {what} was not read: the classifier judges no texts")
+            return
+        num_unsure = 0
+        texts: set[str] = set()
+        has_words = True
+        for picture in pictures.pictures:
+            inquiry.caller.check()
+            read = self.reader.read(picture.image)
+            num_unsure += read.num_unsure
+            if not read.text.strip() or read.text in texts:
+                continue
+            texts.add(read.text)
+            reading = read_text(
+                self.text,
+                inquiry.policies,
+                surface,
+                read.text,
+                inquiry.budget.tokenize(part.index, read.text),
+                part=part.index,
+                context=inquiry.content.context,
+                frame=picture.frame,
+            )
+            if reading is None:
+                has_words = False
+            else:
+                inquiry.add(part, reading)
+        if not has_words:
+            part.gaps.append(f"no policy of the set has words for the text in the {what}")
+        if not texts and len(part.gaps) > len(pictures.gaps):  # what it shows was not judged
+            part.gaps.append("no text was found in it")
+        if num_unsure:
+            part.notes.append(f"{num_unsure} lines of text in it could not be read with confidence")

@@ -48,6 +48,7 @@ def load_classifier(
     dtype: str | None = None,
     device: str = "cpu",
     report: Callable[[str], None] = lambda _: None,
+    kept_image_bytes: int | None = None,
 ) -> "Classifier":
     """Loads and checks a classifier.
 
@@ -57,6 +58,7 @@ def load_classifier(
         dtype: "float32" or "bfloat16"; what this machine computes fastest by default.
         device: a torch device.
         report: told in a few words what is being done, for progress.
+        kept_image_bytes: of a model with a vision tower, see `LocalEngine`, whose default None is.
 
     Raises:
         ModelUnavailable: the files cannot be found, read or converted.
@@ -74,6 +76,7 @@ def load_classifier(
 
     from moderation.checkpoints import load_checkpoint
     from moderation.embedded.models import load_embedded, load_embedded_base
+    from moderation.image_features import KEPT_BYTES
 
     try:
         torch.empty(0, device=device)
@@ -88,7 +91,13 @@ def load_classifier(
         return load_embedded(base, dtype=torch_dtype, device=device, report=report)
     if name == "embedded-base":
         return load_embedded_base(base, dtype=torch_dtype, device=device, report=report)
-    return load_checkpoint(_HUB.get(name, name), name=name, dtype=torch_dtype, device=device)
+    return load_checkpoint(
+        _HUB.get(name, name),
+        name=name,
+        dtype=torch_dtype,
+        device=device,
+        kept_image_bytes=KEPT_BYTES if kept_image_bytes is None else kept_image_bytes,
+    )
 
 
 def describe(base: EmbeddedBase) -> tuple[ModelEntry, ...]:

@@ -1,29 +1,21 @@
-"""Scores one part of a content: a text in windows, an image by what it shows.
+"""Scores readings: puts to the engines what is not remembered, many readings together.
 
-Knows policies, prompts and windows. Knows nothing of thresholds, actions or coverage of other
-parts.
+Knows engines and windows. Knows nothing of thresholds, actions or coverage.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-
-from PIL import Image
 
 from moderation.caller import Caller
 from moderation.checkpoints import Classifier
 from moderation.engine import Ask, Engine
-from moderation.errors import ContentEmpty, ContentTooLong, InvalidText, ModelError
+from moderation.errors import ContentEmpty, ContentTooLong, InvalidText
 from moderation.growing import GrowingContent
 from moderation.prompts import JudgePrompt
+from moderation.readings import MAX_CHARACTERS_PER_TOKEN, Reading
+from moderation.score_cache import ScoreCache
 from moderation.tokenizer import Tokens
 from moderation.verdict import WindowScore
-from moderation.windows import split_windows
-from policies import Policy, Surface
-
-WINDOW_OVERLAP = 128
-"""Tokens that neighbouring windows share."""
-_MAX_CHARACTERS_PER_TOKEN = 32
-"""No token of a Gemma vocabulary stands for more."""
 
 
 @dataclass(slots=True)
@@ -32,6 +24,8 @@ class PartScores:
 
     windows: dict[str, list[WindowScore]] = field(default_factory=dict)
     """By policy id, in order; a policy without words for the part has none."""
+    new: set[str] = field(default_factory=set)
+    """Ids of policies that at least one window was put to the engine for."""
     num_tokens: int = 0
     num_windows: int = 0
     notes: list[str] = field(default_factory=list)
@@ -41,6 +35,7 @@ class PartScores:
         """Puts another reading of the same part beside this one."""
         for policy_id, scored in other.windows.items():
             self.windows.setdefault(policy_id, []).extend(scored)
+        self.new |= other.new
         self.num_tokens += other.num_tokens
         self.num_windows += other.num_windows
         self.notes += other.notes
@@ -62,16 +57,20 @@ class TokenBudget:
             InvalidText: lone surrogates.
         """
         # characters first: a gigabyte must not be tokenised to learn that it is too long
-        if len(text) > self._left * _MAX_CHARACTERS_PER_TOKEN:
+        if len(text) > self._left * MAX_CHARACTERS_PER_TOKEN:
             raise self._too_long(part, f"{len(text)} characters")
         try:
             tokens = self._builder.content_tokens(text)
         except InvalidText as exc:
             raise InvalidText(f"is no text: {exc.problem}", part=part) from exc
-        if len(tokens) > self._left:
-            raise self._too_long(part, f"{len(tokens)} tokens")
-        self._left -= len(tokens)
+        self.spend(part, len(tokens))
         return tokens
+
+    def spend(self, part: int, num_tokens: int) -> None:
+        """Counts tokens of a text. Raises `ContentTooLong`."""
+        if num_tokens > self._left:
+            raise self._too_long(part, f"{num_tokens} tokens")
+        self._left -= num_tokens
 
     def _too_long(self, part: int, found: str) -> ContentTooLong:
         others = self._max_tokens - self._left
@@ -83,124 +82,57 @@ class TokenBudget:
         )
 
 
-def score_text(
-    classifier: Classifier,
-    policies: Sequence[Policy],
-    surface: Surface,
-    text: str,
-    tokens: Tokens,
-    *,
-    part: int,
-    context: str | None,
-    caller: Caller,
-    growing: GrowingContent | None = None,
-) -> PartScores:
-    """Scores a text under every policy that has words for `surface`, window by window.
+def score_readings(
+    readings: Sequence[Reading], caller: Caller, cache: ScoreCache | None = None
+) -> list[PartScores]:
+    """The scores of every reading, in order.
+
+    Those of one engine are asked together. The same reading twice is asked once.
 
     Args:
-        classifier: judges texts.
-        policies: those without words for `surface` are passed over.
-        surface: prompt or response.
-        text: not empty.
-        tokens: of `text`.
-        part: index that the windows name.
-        context: for a response, the prompt that it answers: shown, not judged.
-        caller: asked between windows whether it still waits.
-        growing: of a text that was scored before and will be again, with more behind it.
-
-    Raises:
-        EngineError: no score could be computed, or not while the caller waits.
-        ModelError: a policy text leaves no room for content in the model's context.
-        UnsupportedModality: the classifier judges no texts.
-    """
-    asked = _definitions(policies, surface)
-    if not asked:
-        return PartScores()
-    builder, engine = classifier.builder, classifier.engine
-    definitions = list(asked.values())
-    room = engine.max_prompt_tokens - builder.num_fixed_tokens(surface, definitions)
-    found = PartScores({policy_id: [] for policy_id in asked}, num_tokens=len(tokens))
-    context_ids: tuple[int, ...] = ()
-    if context and surface is Surface.RESPONSE:
-        # its last tokens say best what the response answers
-        most = min(classifier.window_tokens, room) // 2
-        shown = builder.content_tokens(context[-most * _MAX_CHARACTERS_PER_TOKEN :]).ids
-        context_ids = shown[-most:] if most > 0 else ()
-        if len(context_ids) < len(shown):
-            found.notes.append(
-                f"of the prompt that it answers, the last {len(context_ids)} tokens were shown"
-            )
-    size = min(classifier.window_tokens, room - len(context_ids))
-    if size < 1:
-        raise _no_room(engine.max_prompt_tokens)
-    windows = split_windows(text, tokens, size=size, overlap=min(WINDOW_OVERLAP, size // 4))
-    found.num_windows = len(windows)
-    prompts = [
-        builder.text_prompt(
-            surface, tokens.ids[window.first : window.last], definitions, context=context_ids
-        )
-        for window in windows
-    ]
-    for window, scores in zip(windows, _scores(engine, prompts, growing, caller), strict=True):
-        for policy_id, raw in zip(asked, scores, strict=True):
-            found.windows[policy_id].append(
-                WindowScore(part=part, surface=surface, start=window.start, end=window.end, raw=raw)
-            )
-    return found
-
-
-def _scores(
-    engine: Engine, prompts: Sequence[JudgePrompt], growing: GrowingContent | None, caller: Caller
-) -> list[list[float]]:
-    """P(Yes) of every policy for every window of one text.
-
-    Of a text that grows, more can come into the last window only.
-    """
-    if growing is None:
-        return engine.p_yes([Ask(prompt) for prompt in prompts], caller)
-    *before, last = prompts
-    new = [prompt for prompt in before if prompt not in growing.finished]
-    asks = [*(Ask(prompt) for prompt in new), Ask(last, growing=growing)]
-    scores = engine.p_yes(asks, caller)
-    growing.finished.update(zip(new, scores[:-1], strict=True))
-    return [*(growing.finished[prompt] for prompt in before), scores[-1]]
-
-
-def score_image(
-    classifier: Classifier,
-    policies: Sequence[Policy],
-    image: Image.Image,
-    *,
-    part: int,
-    caller: Caller,
-) -> PartScores:
-    """Scores what an image shows under every policy that has words for images.
-
-    Args:
-        classifier: has a vision tower.
-        policies: those without words for images are passed over.
-        image: RGB.
-        part: index that the windows name.
-        caller: see `score_text`.
+        readings: of any parts.
+        caller: asked between steps of the work whether it still waits.
+        cache: what was scored before; filled with what is scored now.
 
     Raises:
         EngineError: no score could be computed, or not while the caller waits.
         ModelError: a policy text does not fit the model's context.
     """
-    asked = _definitions(policies, Surface.IMAGE)
-    if not asked:
-        return PartScores()
-    assert classifier.to_pixels is not None, "a classifier of images prepares their pixels"
-    prompt = classifier.builder.image_prompt(list(asked.values()))
-    if prompt.longest > classifier.engine.max_prompt_tokens:
-        raise _no_room(classifier.engine.max_prompt_tokens)
-    caller.check()  # preparing pixels costs something too
-    [scores] = classifier.engine.p_yes([Ask(prompt, classifier.to_pixels(image))], caller)
-    windows = {
-        policy_id: [WindowScore(part=part, surface=Surface.IMAGE, start=0, end=0, raw=raw)]
-        for policy_id, raw in zip(asked, scores, strict=True)
+    found: dict[bytes, dict[str, tuple[float, ...]]] = {}
+    new: dict[bytes, tuple[Reading, list[str]]] = {}
+    for reading in readings:
+        if reading.key not in found:
+            known = _recall(reading, cache)
+            found[reading.key] = known
+            if missing := [each for each in reading.policies if each not in known]:
+                new[reading.key] = (reading, missing)
+    engines = {
+        id(reading.classifier.engine): reading.classifier.engine for reading, _ in new.values()
     }
-    return PartScores(windows, num_tokens=classifier.builder.num_image_tokens, num_windows=1)
+    for engine in engines.values():
+        of_engine = [asked for asked in new.values() if asked[0].classifier.engine is engine]
+        for (reading, _), scores in zip(of_engine, _ask(engine, of_engine, caller), strict=True):
+            found[reading.key] |= scores
+            if cache is not None and reading.growing is None:
+                hashes = {reading.policies[each].hash: raws for each, raws in scores.items()}
+                cache.remember(reading.key, hashes)
+    return [
+        _part_scores(reading, found[reading.key], new[reading.key][1] if reading.key in new else ())
+        for reading in readings
+    ]
+
+
+def recall_readings(readings: Sequence[Reading], cache: ScoreCache) -> list[PartScores] | None:
+    """The scores of every reading from memory alone; None where any is missing there."""
+    known = [_recall(reading, cache) for reading in readings]
+    if any(
+        reading.policies.keys() - scores.keys()
+        for reading, scores in zip(readings, known, strict=True)
+    ):
+        return None
+    return [
+        _part_scores(reading, scores, ()) for reading, scores in zip(readings, known, strict=True)
+    ]
 
 
 def check_not_empty(part: int, text: str) -> None:
@@ -209,14 +141,82 @@ def check_not_empty(part: int, text: str) -> None:
         raise ContentEmpty("is an empty text; expected something to judge", part=part)
 
 
-def _definitions(policies: Sequence[Policy], surface: Surface) -> dict[str, str]:
-    """Policy texts by policy id, of the policies that have words for the surface."""
-    found = {policy.id: policy.definition_for(surface) for policy in policies}
-    return {policy_id: text for policy_id, text in found.items() if text is not None}
+def _recall(reading: Reading, cache: ScoreCache | None) -> dict[str, tuple[float, ...]]:
+    """What is remembered of a reading, by policy id."""
+    if cache is None or reading.growing is not None:
+        return {}
+    hashes = {policy_id: policy.hash for policy_id, policy in reading.policies.items()}
+    known = cache.recall(reading.key, hashes.values())
+    return {policy_id: known[each] for policy_id, each in hashes.items() if each in known}
 
 
-def _no_room(context: int) -> ModelError:
-    return ModelError(
-        f"a policy text fills the model's context of {context} tokens, so no content fits beside"
-        " it; shorten the policy (wardgate policies lint counts its tokens)"
+def _ask(
+    engine: Engine, asked: Sequence[tuple[Reading, list[str]]], caller: Caller
+) -> list[dict[str, tuple[float, ...]]]:
+    """By policy id, the raw scores of all windows of every reading under the policies named."""
+    prompts = [
+        reading.prompts([reading.words(policy_id) for policy_id in policy_ids])
+        for reading, policy_ids in asked
+    ]
+    caller.check()  # preparing pixels costs something too
+    asks: list[Ask] = []
+    for (reading, _), of_reading in zip(asked, prompts, strict=True):
+        asks += _asks(reading, of_reading)
+    answers = iter(engine.p_yes(asks, caller))
+    found = []
+    for (reading, policy_ids), of_reading in zip(asked, prompts, strict=True):
+        if reading.growing is None:
+            windows = [next(answers) for _ in of_reading]
+        else:
+            windows = _grown(reading.growing, of_reading, answers)
+        found.append(dict(zip(policy_ids, zip(*windows, strict=True), strict=True)))
+    return found
+
+
+def _asks(reading: Reading, prompts: Sequence[JudgePrompt]) -> list[Ask]:
+    """One ask a window; of a text that grows, more can come into the last window only."""
+    if reading.growing is not None:
+        *before, last = prompts
+        asks = [Ask(prompt) for prompt in before if prompt not in reading.growing.finished]
+        return [*asks, Ask(last, growing=reading.growing)]
+    if reading.image is None:
+        return [Ask(prompt) for prompt in prompts]
+    to_pixels = reading.classifier.to_pixels
+    assert to_pixels is not None, "a classifier of images prepares their pixels"
+    return [Ask(prompt, to_pixels(reading.image)) for prompt in prompts]
+
+
+def _grown(
+    growing: GrowingContent, prompts: Sequence[JudgePrompt], answers: Iterator[list[float]]
+) -> list[list[float]]:
+    """The scores of all windows of a text that grows; those that are finished are kept with it."""
+    *before, _ = prompts
+    new = [prompt for prompt in before if prompt not in growing.finished]
+    growing.finished.update((prompt, next(answers)) for prompt in new)
+    return [*(growing.finished[prompt] for prompt in before), next(answers)]
+
+
+def _part_scores(
+    reading: Reading, scores: Mapping[str, Sequence[float]], new: Sequence[str]
+) -> PartScores:
+    windows = {
+        policy_id: [
+            WindowScore(
+                part=reading.part,
+                surface=reading.surface,
+                start=start,
+                end=end,
+                raw=raw,
+                frame=reading.frame,
+            )
+            for (start, end), raw in zip(reading.spans, scores[policy_id], strict=True)
+        ]
+        for policy_id in reading.policies
+    }
+    return PartScores(
+        windows,
+        new=set(new),
+        num_tokens=reading.num_tokens,
+        num_windows=len(reading.spans),
+        notes=list(reading.notes),
     )

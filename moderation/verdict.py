@@ -11,6 +11,16 @@ from policies import Action, Policy, PolicyRule, PolicySet, Surface
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FramePlace:
+    """Where a frame stands in its file."""
+
+    index: int
+    """From 0."""
+    at_s: float
+    """When it is shown, as the file says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WindowScore:
     """The score of one window of one part."""
 
@@ -24,6 +34,8 @@ class WindowScore:
     judged by its text; 0 and 0 for an image judged by what it shows."""
     raw: float
     """P(Yes) in [0, 1]: the policy is violated."""
+    frame: FramePlace | None = None
+    """Of a video or animation, the frame that it belongs to."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.raw <= 1.0:  # refuses NaN too, which compares as below any threshold
@@ -47,6 +59,8 @@ class Score:
     mode: Literal["enforce", "shadow"]
     windows: tuple[WindowScore, ...]
     """Every window that was scored, in order; never empty."""
+    cached: bool = False
+    """Whether all windows were scored before, and none anew."""
 
     @property
     def violates(self) -> bool:
@@ -55,17 +69,34 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FrameCoverage:
+    """Which frames of a video or animation were judged."""
+
+    decoded: int
+    """All of its frames."""
+    sampled: int
+    """Those that were to be judged: `scored`, `merged` and `left_out` together."""
+    scored: int
+    merged: int
+    """Looked like one that was scored, so they were not scored again."""
+    left_out: int
+    """Were not judged, because there were too many; the part is then `partial`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartCoverage:
     """What was judged of one part."""
 
     part: int
-    modality: Literal["text", "image"]
+    modality: Literal["text", "image", "video"]
     status: Literal["scored", "partial", "not_scored"]
     tokens: int
     """Content tokens that the classifier read; soft tokens for an image."""
     windows: int
     reason: str | None = None
     """Why something was not judged."""
+    frames: FrameCoverage | None = None
+    """Of a video or animation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +149,10 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, object]:
     violates, action, mode, windows[part, surface, start, end, raw]], coverage[part, modality,
     status, tokens, windows, reason], models[name, revision, template, dtype, calibration,
     calibrated], policy_set{id, version, hash}, timings{scoring_ms}`.
+
+    Only where there is something to say: `scores[cached]`, true for scores that were all known
+    before; of videos and animations `windows[frame{index, at_s}]` and `coverage[frames{decoded,
+    sampled, scored, merged, left_out}]`.
     """
     return {
         "action": verdict.action.value,
@@ -135,12 +170,14 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, object]:
                 "action": score.action.value,
                 "mode": score.mode,
                 "windows": [
-                    {**asdict(window), "surface": window.surface.value} for window in score.windows
+                    {**_without(asdict(window), "frame"), "surface": window.surface.value}
+                    for window in score.windows
                 ],
+                **({"cached": True} if score.cached else {}),
             }
             for score in verdict.scores
         ],
-        "coverage": [asdict(part) for part in verdict.coverage],
+        "coverage": [_without(asdict(part), "frames") for part in verdict.coverage],
         "models": [
             {**asdict(model), "calibrated": model.calibration is not None}
             for model in verdict.models
@@ -154,7 +191,14 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, object]:
     }
 
 
-def score_policy(policy: Policy, rule: PolicyRule, windows: Sequence[WindowScore]) -> Score:
+def _without(values: dict[str, object], optional: str) -> dict[str, object]:
+    """The values, less the optional one where it is None."""
+    return {k: v for k, v in values.items() if k != optional or v is not None}
+
+
+def score_policy(
+    policy: Policy, rule: PolicyRule, windows: Sequence[WindowScore], *, cached: bool = False
+) -> Score:
     """Reduces the windows of one policy to its score: the highest window counts."""
     raw = max(window.raw for window in windows)
     calibrated = raw
@@ -171,6 +215,7 @@ def score_policy(policy: Policy, rule: PolicyRule, windows: Sequence[WindowScore
         action=action,
         mode=rule.mode,
         windows=tuple(windows),
+        cached=cached,
     )
 
 

@@ -57,8 +57,14 @@ def moderation_result(verdict: Verdict) -> dict[str, object]:
 
 
 def _input_types(verdict: Verdict, score: Score | None) -> list[str]:
-    """Which kinds of input were judged under a policy: text, image or both."""
+    """Which kinds of input were judged under a policy: text, image or both.
+
+    A video is its frames here: OpenAI's clients know of no other kind.
+    """
     if score is None:
         return []
-    modality = {part.part: part.modality for part in verdict.coverage}
+    modality = {
+        part.part: "image" if part.modality == "video" else part.modality
+        for part in verdict.coverage
+    }
     return sorted({modality[window.part] for window in score.windows}, reverse=True)

@@ -40,6 +40,13 @@ class Metrics:
             ("policy", "mode"),
             registry=self.registry,
         )
+        self._scores = Counter(
+            "wardgate_scores",
+            "Scores in verdicts, by source: `cache` for those that were remembered in full, `model`"
+            " for the others.",
+            ("source",),
+            registry=self.registry,
+        )
         self._scoring_seconds = Histogram(
             "wardgate_scoring_seconds",
             "Seconds that the classifier worked on one content, without waiting for it.",
@@ -74,6 +81,7 @@ class Metrics:
         self._verdicts.labels(surface.value, verdict.action.value).inc()
         self._scoring_seconds.observe(verdict.scoring_ms / 1000)
         for score in verdict.scores:
+            self._scores.labels("cache" if score.cached else "model").inc()
             if score.violates:
                 self._violations.labels(score.policy_id, score.mode).inc()
 

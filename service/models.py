@@ -25,9 +25,12 @@ def load_moderator(settings: Settings, library: PolicyLibrary, report: Report) -
     """
     import torch
 
-    from moderation.moderator import Moderator
+    from moderation.frames import FrameLimits
+    from moderation.images import ImageLimits
+    from moderation.moderator import ContentLimits, Moderator
     from moderation.ocr import RapidOcrReader
     from moderation.registry import load_classifier
+    from moderation.score_cache import ScoreCache
 
     _silence_progress_bars()
     torch.set_num_threads(settings.threads or _default_threads(settings))
@@ -39,6 +42,7 @@ def load_moderator(settings: Settings, library: PolicyLibrary, report: Report) -
             dtype=settings.dtype,
             device=settings.device,
             report=report,
+            kept_image_bytes=settings.image_cache_bytes,
         )
 
     wants_ocr = find_spec("rapidocr") is not None if settings.ocr == "auto" else settings.ocr
@@ -47,6 +51,18 @@ def load_moderator(settings: Settings, library: PolicyLibrary, report: Report) -
         load(settings.model),
         image=load(settings.image_model) if settings.image_model else None,
         reader=RapidOcrReader() if wants_ocr else None,
+        limits=ContentLimits(
+            image=ImageLimits(max_bytes=settings.max_image_bytes),
+            frames=FrameLimits(
+                per_second=settings.frames_per_second,
+                max_frames=settings.max_frames,
+                max_bytes=settings.max_video_bytes,
+                max_decode_s=settings.max_decode_s,
+            ),
+        ),
+        cache=ScoreCache(
+            max_entries=settings.score_cache_entries, max_bytes=settings.score_cache_bytes
+        ),
     )
 
 

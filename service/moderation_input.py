@@ -14,6 +14,14 @@ MAX_TEXT_CHARS = 1_048_576
 """No longer text can have as few tokens as the moderator takes: refused before any is scored."""
 
 
+_FILES = {
+    "image_url": "data:image/png;base64,...",
+    "video_url": "data:video/mp4;base64,...",
+}
+"""Parts that hold a file. Either may hold an image or a video: its bytes say what it is, not who
+sends it. `video_url` is no part of OpenAI's, but of the servers that speak its language."""
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
     """The parts of one content, and what the caller calls each of them."""
@@ -28,7 +36,7 @@ def parse_input(value: Any) -> list[Input]:
     Raises:
         BadRequest: another form, an empty list, a mixed list, an empty or too long text, a bad
             data URL; names it.
-        UnsupportedInput: an image by a remote URL, or an unknown kind of part.
+        UnsupportedInput: an image or video by a remote URL, or an unknown kind of part.
     """
     if isinstance(value, str):
         return [Input((_text(value, "input"),), ("input",))]
@@ -76,26 +84,26 @@ def _text(text: str, where: str) -> TextPart:
 
 def _part(item: dict[str, Any], where: str) -> tuple[Part, str]:
     kind = item.get("type")
-    if kind in ("text", "image_url"):
+    if kind in ("text", *_FILES):
         _refuse_unknown(item, {"type", kind}, where)
     if kind == "text":
         text = item.get("text")
         if not isinstance(text, str):
             raise BadRequest(f"{where}.text has to be a text", param=f"{where}.text")
         return _text(text, f"{where}.text"), f"{where}.text"
-    if kind == "image_url":
-        image = item.get("image_url")
-        url = image.get("url") if isinstance(image, dict) else None
-        if not isinstance(image, dict) or not isinstance(url, str):
+    if kind in _FILES:
+        file = item.get(kind)
+        url = file.get("url") if isinstance(file, dict) else None
+        if not isinstance(file, dict) or not isinstance(url, str):
             raise BadRequest(
-                f'{where}.image_url has to be {{"url": "data:image/png;base64,..."}}',
-                param=f"{where}.image_url",
+                f'{where}.{kind} has to be {{"url": "{_FILES[kind]}"}}',
+                param=f"{where}.{kind}",
             )
-        _refuse_unknown(image, {"url"}, f"{where}.image_url")
-        name = f"{where}.image_url.url"
+        _refuse_unknown(file, {"url"}, f"{where}.{kind}")
+        name = f"{where}.{kind}.url"
         return ImagePart(decode_data_url(url, name)), name
     raise UnsupportedInput(
-        f"{where} is of an unknown type; expected 'text' or 'image_url'",
+        f"{where} is of an unknown type; expected 'text', 'image_url' or 'video_url'",
         param=f"{where}.type",
         code="unsupported_part",
     )
@@ -117,7 +125,7 @@ def decode_data_url(url: str, where: str) -> bytes:
     scheme = url[:8].lower()
     if scheme.startswith(("http:", "https:")):
         raise UnsupportedInput(
-            f"{where} is a remote URL; images are not fetched: send the file itself as"
+            f"{where} is a remote URL; files are not fetched: send the file itself as"
             " data:image/png;base64,...",
             param=where,
             code="remote_image_not_supported",

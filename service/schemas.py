@@ -41,7 +41,7 @@ class ModerationRequest(Body):
 
     input: Any = Field(
         description="A text, a list of texts (one result each), or a list of parts"
-        " (`text`, `image_url` with a data URL; one result)."
+        " (`text`, `image_url` or `video_url` with a data URL; one result)."
     )
     model: str | None = Field(
         None,

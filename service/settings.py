@@ -52,6 +52,53 @@ class Settings(BaseSettings):
         description="Whether text in images is read and judged (extra `images`). `auto`: where"
         " the extra is installed.",
     )
+    frames_per_second: float = Field(
+        1.0,
+        gt=0,
+        le=1000,
+        description="Frames of a video or animation that are judged for each second of it, besides"
+        " the first, the last and the first after a cut.",
+    )
+    max_frames: int = Field(
+        32,
+        ge=2,
+        description="Most frames of one video or animation that are judged. Where more differ, so"
+        " many are spread evenly, and the verdict says how many were left out.",
+    )
+    max_image_bytes: int = Field(
+        20 * 1024 * 1024,
+        ge=1,
+        description="Larger image files, still or animated, are refused as unreadable.",
+    )
+    max_video_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1,
+        description="Larger video files are refused as unreadable; `max_body_bytes` bounds them"
+        " too, at three quarters of it.",
+    )
+    max_decode_s: float = Field(
+        30.0,
+        gt=0,
+        description="Seconds that decoding one video or animation may take; past it, it is"
+        " refused as too long.",
+    )
+    image_cache_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=0,
+        description="Memory for what the image model's vision tower made of images, so that the"
+        " same image goes through it once; 0 turns it off.",
+    )
+    score_cache_entries: int = Field(
+        200_000,
+        ge=0,
+        description="Texts and pictures whose scores are remembered, by hashes, so that the same"
+        " content is scored once; 0 turns it off.",
+    )
+    score_cache_bytes: int = Field(
+        128 * 1024 * 1024,
+        ge=0,
+        description="Memory for them; 0 turns it off.",
+    )
     generator: str = Field(
         "embedded",
         description="The model behind the gate: `embedded` (Gemma 3 270M base), a directory or"

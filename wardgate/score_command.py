@@ -19,7 +19,7 @@ from moderation.errors import (
     ModelUnavailable,
     ModerationError,
 )
-from moderation.images import ImageLimits
+from moderation.frames import FrameLimits
 from moderation.verdict import Verdict, verdict_to_dict
 from policies import PolicyError, PolicyLibrary, PolicySet, Surface, load_library
 from wardgate.environment import default_base
@@ -76,7 +76,12 @@ def score(
         typer.Option(callback=check_readable, help="A text file; - is stdin."),
     ] = None,
     image: Annotated[
-        Path | None, typer.Option(callback=check_readable, help="An image file; - is stdin.")
+        Path | None,
+        typer.Option(
+            callback=check_readable,
+            help="An image, an animation or a video file; - is stdin. Of what moves, one frame a"
+            " second is judged, and the first after each cut.",
+        ),
     ] = None,
     jsonl: Annotated[
         Path | None,
@@ -108,7 +113,7 @@ def score(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge a text, a text file, an image, or every line of a JSONL file.
+    """Judge a text, a text file, an image or video, or every line of a JSONL file.
 
     Exits with 0 when everything was scored, whatever the verdict; with 1 when something could
     not be scored.
@@ -153,7 +158,7 @@ def _content(
     text: str | None, file: Path | None, image: Path | None, surface: Surface, context: str | None
 ) -> Content:
     if image is not None:
-        data = _read(image, ImageLimits().max_bytes)
+        data = _read(image, FrameLimits().max_bytes)  # images have a lower limit of their own
         return Content(surface=surface, parts=(ImagePart(data),), context=context)
     if text is None:
         assert file is not None  # exactly one source was given
@@ -260,6 +265,10 @@ def _print_verdict(verdict: Verdict) -> None:
     for part in verdict.coverage:
         told = f"part {part.part} ({part.modality}): {part.status.replace('_', ' ')},"
         told += f" {part.tokens} tokens in {part.windows} windows"
+        if part.frames is not None:
+            frames = part.frames
+            told += f"; {frames.scored} of {frames.decoded} frames, standing for {frames.merged}"
+            told += " more that look alike"
         console.print(f"{told}{f'; {part.reason}' if part.reason else ''}", markup=False)
     for model in verdict.models:
         calibrated = "calibrated" if model.calibration else "not calibrated"

@@ -2,19 +2,27 @@
 
 import io
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from moderation.caller import Caller
+from moderation.caller import PATIENT, Caller
 from moderation.checkpoints import Classifier
 from moderation.content import Content, ImagePart, Part, TextPart
+from moderation.engine import Ask
 from moderation.errors import ContentTooLong, EngineTimeout, UnreadableImage, UnsupportedModality
+from moderation.frames import FrameLimits
+from moderation.inquiry import PICTURES_AT_ONCE
 from moderation.moderator import ContentLimits, Moderator
 from moderation.ocr import ImageText, RapidOcrReader
 from moderation.tokenizer import SafeTokenizer
+from moderation.verdict import verdict_to_dict
 from policies import Action, Surface
 from tests.moderation.asking import ask
+from tests.moderation.media import animation, plain, video
 from tests.moderation.scripted import WordEngine, word_classifier
 from tests.moderation.test_moderator import LIBRARY, WORDS, policy_set, rule
 
@@ -228,6 +236,145 @@ def test_an_image_is_not_read_after_the_deadline(engine: WordEngine) -> None:
     moderator = Moderator(LIBRARY, word_classifier(engine), reader=Recital("cake"))
     with pytest.raises(EngineTimeout, match="the deadline passed"):
         moderator.judge(images(BLANK), policy_set(), caller=Caller(deadline=0.0))
+
+
+class Seen:
+    """A classifier's engine, and how many asks each of its calls had."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.max_prompt_tokens = classifier.engine.max_prompt_tokens
+        self.calls: list[int] = []
+        self.classifier = replace(classifier, engine=self)
+        self._engine = classifier.engine
+
+    def p_yes(self, asks: Sequence[Ask], caller: Caller = PATIENT) -> list[list[float]]:
+        self.calls.append(len(asks))
+        return self._engine.p_yes(asks, caller)
+
+
+def pattern(seed: int) -> Image.Image:
+    """A picture unlike the others."""
+    image = Image.new("RGB", (64, 64), "white")
+    draw = ImageDraw.Draw(image)
+    for i in range(6):
+        at = (seed * 37 + i * 23) % 50
+        draw.rectangle(
+            (at, (at * 7) % 50, at + 12, (at * 7) % 50 + 12), (seed * 40 % 256, i * 40, 9)
+        )
+    return image
+
+
+@pytest.mark.parametrize("num", [1, 5, PICTURES_AT_ONCE + 3])
+def test_many_images_are_asked_together_and_scored_as_one_at_a_time(
+    tiny: dict[str, Classifier], num: int
+) -> None:
+    seen = Seen(tiny["shieldgemma2"])
+    moderator = Moderator(LIBRARY, tiny["gemma3"], image=seen.classifier)
+    files = [png(pattern(seed)) for seed in range(num)]
+    rules = policy_set(rule("pictures"), rule("any"))
+    verdict = moderator.judge(images(*files), rules)
+    assert seen.calls == [num] if num <= PICTURES_AT_ONCE else [PICTURES_AT_ONCE, 3]
+    alone = [moderator.judge(images(data), rules) for data in files]
+    for place, score in enumerate(verdict.scores):
+        assert [window.part for window in score.windows] == list(range(num))
+        expected = [each.scores[place].raw for each in alone]
+        assert [window.raw for window in score.windows] == pytest.approx(expected, abs=1e-4)
+        # the tiny model may give two of them the same score to six digits
+        assert len({round(raw, 6) for raw in expected}) > 0.8 * num, "they are told apart"
+
+
+def test_every_frame_of_an_animation_is_judged_and_named(tiny: dict[str, Classifier]) -> None:
+    seen = Seen(tiny["shieldgemma2"])
+    moderator = Moderator(LIBRARY, tiny["gemma3"], image=seen.classifier, reader=Recital(""))
+    frames = [pattern(0), pattern(1), pattern(0), pattern(2)]
+    verdict = moderator.judge(
+        images(BLANK, animation(frames, "PNG", ms=1500)), policy_set(rule("pictures", 0.0001))
+    )
+    assert seen.calls == [4]
+    (score,) = verdict.scores
+    found = verdict_to_dict(verdict)
+    windows = [(w.part, w.frame.index if w.frame else None) for w in score.windows]
+    assert windows == [(0, None), (1, 0), (1, 1), (1, 3)]
+    shown: Any = found["scores"]
+    assert shown[0]["windows"][3]["frame"] == {"index": 3, "at_s": 4.5}
+    assert "frame" not in shown[0]["windows"][0]
+    still, moving = verdict.coverage
+    assert (moving.modality, moving.status, moving.windows) == ("image", "scored", 3)
+    coverage: Any = found["coverage"]
+    assert coverage[1]["frames"] == {
+        "decoded": 4,
+        "sampled": 4,
+        "scored": 3,
+        "merged": 1,
+        "left_out": 0,
+    }
+    assert "frames" not in coverage[0]
+    assert still.status == "scored"
+
+
+def test_one_bad_frame_counts_for_the_whole(engine: WordEngine) -> None:
+    class ByColour:
+        def read(self, image: Image.Image) -> ImageText:
+            corner: Any = image.getpixel((0, 0))
+            return ImageText("poison" if corner[1] < 60 else "cake")
+
+    moderator = Moderator(LIBRARY, word_classifier(engine), reader=ByColour())
+    frames = [plain("white")] * 25 + [plain("red")] + [plain("white")] * 10
+    for data in (video(frames), animation(frames, "WEBP", ms=40)):
+        engine.prompts.clear()
+        verdict = moderator.judge(images(data), policy_set())
+        (score,) = verdict.scores
+        assert (score.raw, verdict.action) == (0.9, Action.BLOCK)
+        (worst,) = [window for window in score.windows if window.raw == 0.9]
+        assert worst.frame is not None
+        assert worst.frame.index in (1, 25)  # WebP's encoder joins equal frames
+
+
+def test_the_same_text_in_many_frames_counts_once(engine: WordEngine) -> None:
+    moderator = Moderator(LIBRARY, word_classifier(engine), reader=Recital("a knife"))
+    frames = [plain(colour) for colour in ("red", "green", "blue")]
+    verdict = moderator.judge(images(animation(frames, "GIF", ms=1000)), policy_set())
+    assert len(engine.prompts) == 1
+    assert verdict.coverage[0].windows == 1
+
+
+def test_frames_that_were_left_out_make_a_verdict_incomplete(tiny: dict[str, Classifier]) -> None:
+    moderator = Moderator(
+        LIBRARY,
+        tiny["gemma3"],
+        image=tiny["shieldgemma2"],
+        reader=Recital(""),
+        limits=ContentLimits(frames=FrameLimits(max_frames=2)),
+    )
+    data = animation([pattern(seed) for seed in range(5)], "GIF", ms=1000)
+    verdict = moderator.judge(images(data), policy_set(rule("pictures", 0.9999)))
+    (covered,) = verdict.coverage
+    assert covered.status == "partial"
+    assert covered.reason == "of 5 sampled frames 3 were not judged, because 2 are at most"
+    assert verdict.action is Action.REVIEW
+
+
+def test_a_video_with_sound_is_never_judged_in_full(tiny: dict[str, Classifier]) -> None:
+    moderator = Moderator(LIBRARY, tiny["gemma3"], image=tiny["shieldgemma2"], reader=Recital(""))
+    data = video([plain("red")] * 5, sound=True)
+    verdict = moderator.judge(images(data), policy_set(rule("pictures", 0.9999)))
+    (covered,) = verdict.coverage
+    assert (covered.modality, covered.status) == ("video", "partial")
+    assert covered.reason == "its sound was not judged"
+
+
+def test_a_broken_video_is_an_error_and_names_its_part(engine: WordEngine) -> None:
+    moderator = Moderator(LIBRARY, word_classifier(engine), reader=Recital("cake"))
+    data = video([plain("red")] * 20)
+    with pytest.raises(UnreadableImage, match="part 1 cannot be read: the video is cut off"):
+        moderator.judge(images(BLANK, data[:-50]), policy_set())
+    short = Moderator(
+        LIBRARY,
+        word_classifier(engine),
+        limits=ContentLimits(frames=FrameLimits(max_decoded=10)),
+    )
+    with pytest.raises(ContentTooLong, match="part 0 has more than 10 frames"):
+        short.judge(images(data), policy_set())
 
 
 @pytest.mark.parametrize("size", [(16, 16), (800, 16), (16, 800), (4000, 80), (80, 4000)])

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from tests.moderation.media import video
 from tests.service.scripted import (
     RecitingGenerator,
     ScriptedEngine,
@@ -101,10 +102,25 @@ FRAMES = [Image.new("RGB", (64, 64), color) for color in ("white", "black")]
         ),
         pytest.param(data_url(bomb()), "unreadable_image", "", id="decompression bomb"),
         pytest.param(
-            data_url(encoded(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:])),
+            data_url(encoded(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:])[:-40]),
             "unreadable_image",
-            "frames",
-            id="animated GIF",
+            "cut off",
+            id="animated GIF that is cut off",
+        ),
+        pytest.param(
+            data_url(video(FRAMES)[:-40]), "unreadable_image", "cut off", id="video that is cut off"
+        ),
+        pytest.param(
+            [{"type": "video_url", "video_url": {"url": "https://example.org/a.mp4"}}],
+            "remote_image_not_supported",
+            "not fetched",
+            id="remote video",
+        ),
+        pytest.param(
+            [{"type": "video_url", "video_url": "data:video/mp4;base64,AAAA"}],
+            "invalid_request",
+            "data:video/mp4",
+            id="video without an object",
         ),
         pytest.param(
             data_url(encoded(WHITE, "GIF")),

@@ -9,8 +9,10 @@ from PIL import Image, ImageDraw
 
 from moderation.moderator import ContentLimits, Moderator
 from moderation.ocr import ImageText
+from moderation.score_cache import ScoreCache
 from service.categories import POLICY_OF_CATEGORY
 from service.moderation_input import MAX_TEXT_CHARS
+from tests.moderation.media import animation, plain, video
 from tests.service.scripted import (
     LIBRARY,
     RecitingGenerator,
@@ -39,10 +41,14 @@ OPENAI_CATEGORIES = {
 
 
 class WidthReader:
-    """A reader of images that reads BAD in wide ones and GOOD in others."""
+    """A reader of images that reads BAD in wide ones and dark ones, and GOOD in others."""
 
     def read(self, image: Image.Image) -> ImageText:
-        return ImageText("BAD" if image.width > image.height else "GOOD")
+        corner: Any = image.getpixel((2, image.height - 3))
+        return ImageText("BAD" if image.width > image.height or corner[0] < 99 else "GOOD")
+
+
+LIGHT, DARK = plain("white", (48, 80)), plain("navy", (48, 80))
 
 
 def png(width: int, height: int) -> str:
@@ -126,6 +132,47 @@ def test_an_image_that_is_not_judged_in_full_is_flagged_and_says_so(url: str) ->
     assert not any(result["categories"].values())
     assert result["wardgate"]["complete"] is False
     assert "no image model" in result["wardgate"]["coverage"][0]["reason"]
+
+
+def data_url(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64," + base64.b64encode(data).decode()
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "part"),
+    [
+        pytest.param(video([LIGHT] * 5 + [DARK] * 5), "video/mp4", "image_url", id="mp4"),
+        pytest.param(video([LIGHT] * 5 + [DARK] * 5), "video/mp4", "video_url", id="video_url"),
+        pytest.param(
+            video([LIGHT] * 5 + [DARK] * 5, "webm"), "image/png", "image_url", id="a wrong kind"
+        ),
+        pytest.param(animation([LIGHT, DARK], "WEBP"), "image/webp", "image_url", id="animation"),
+    ],
+)
+def test_videos_and_animations_are_judged_frame_by_frame(
+    url: str, data: bytes, kind: str, part: str
+) -> None:
+    (result,) = results(url, [{"type": part, part: {"url": data_url(data, kind)}}])
+    assert result["categories"]["harassment"] is True
+    assert result["category_applied_input_types"]["harassment"] == ["image"]
+    (covered,) = result["wardgate"]["coverage"]
+    assert covered["frames"]["scored"] == 2
+    windows = result["wardgate"]["scores"][0]["windows"]
+    assert [window["raw"] for window in windows] == [0.0, 1.0]
+    assert windows[1]["frame"]["index"] in (1, 5)
+
+
+def test_the_same_content_is_scored_once_and_metrics_say_so() -> None:
+    engine = ScriptedEngine(bad_is_bad)
+    moderator = scripted_moderator(engine)
+    moderator.cache = ScoreCache()
+    with serving(moderator) as caching:
+        first, again = (results(caching, "BAD")[0]["wardgate"] for _ in range(2))
+        metrics = httpx.get(f"{caching}/metrics").text
+    assert len(engine.asked) == 1
+    assert ("cached" in first["scores"][0], again["scores"][0]["cached"]) == (False, True)
+    assert 'wardgate_scores_total{source="model"} 1.0' in metrics
+    assert 'wardgate_scores_total{source="cache"} 1.0' in metrics
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from moderation.checkpoints import Classifier
 from moderation.moderator import Moderator
 from policies import PolicySet, Surface, load_library
 from tests.moderation.checkpoints_on_disk import write_shieldgemma2
+from tests.moderation.media import plain, video
 from wardgate.main import app
 from wardgate.score_lines import score_lines
 
@@ -191,6 +192,21 @@ def test_an_image_is_judged_by_shieldgemma_2(tmp_path: Path) -> None:
     assert {w["surface"] for score in verdict["scores"] for w in score["windows"]} == {"image"}
     assert "text in the image was not read" in verdict["coverage"][0]["reason"]
     assert verdict["complete"] is False
+
+
+@pytest.mark.parametrize("container", ["mp4", "webm"])
+def test_a_video_is_judged_by_its_frames(tmp_path: Path, container: str) -> None:
+    path = tmp_path / "clip"  # what it is, its bytes say
+    path.write_bytes(video([plain("red")] * 5 + [plain("blue")] * 5, container))
+    write_shieldgemma2(tmp_path)
+    asked = ("--image", path, "--model", tmp_path, "--dtype", "float32")
+    code, out, _ = run(*asked, "--policies", "shieldgemma2", "--json")
+    assert code == 0
+    (covered,) = json.loads(out)["coverage"]
+    assert covered["modality"] == "video"
+    assert (covered["frames"]["decoded"], covered["frames"]["scored"]) == (10, 2)
+    code, out, _ = run(*asked, "--policies", "shieldgemma2")
+    assert "2 of 10 frames" in out
 
 
 @pytest.mark.model
