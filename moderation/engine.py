@@ -18,11 +18,13 @@ from moderation.errors import EngineError, Unscorable
 from moderation.gemma import GemmaLayers
 from moderation.growing import GrowingContent
 from moderation.image_features import KEPT_BYTES, ImageFeatures
+from moderation.layouts import answer_segments
 from moderation.prompts import JudgePrompt
-from moderation.segments import Seen, Segment
+from moderation.segments import Segment
 
-KEPT_POLICY_TOKENS = 16_384
-"""Tokens of policies whose keys and values are kept: about 300 MB for the 270M in bfloat16."""
+KEPT_TOKENS = 16_384
+"""Tokens of policies and preambles whose keys and values are kept: about 300 MB for the 270M in
+bfloat16."""
 
 
 MAX_BATCH_TOKENS = 2_048
@@ -39,6 +41,16 @@ class Ask:
     """``(1, 3, H, W)`` of the one image in the prefix."""
     growing: GrowingContent | None = None
     """Of the text in the prefix, where it was asked before and will be again."""
+
+    @property
+    def num_new_tokens(self) -> int:
+        """What it costs an engine that keeps policies, preambles and what a text has grown from."""
+        prompt = self.prompt
+        known = prompt.num_static
+        if self.growing is not None:
+            known = max(known, self.growing.num_common(prompt.prefix))
+        asked = len(prompt.leaves) * len(prompt.query) or sum(map(len, prompt.leaves))
+        return len(prompt.prefix) - known + asked
 
 
 class Engine(Protocol):
@@ -76,7 +88,7 @@ class LocalEngine:
         yes_id: int,
         no_id: int,
         max_prompt_tokens: int,
-        kept_policy_tokens: int = KEPT_POLICY_TOKENS,
+        kept_tokens: int = KEPT_TOKENS,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
         kept_image_bytes: int = KEPT_BYTES,
     ) -> None:
@@ -86,12 +98,13 @@ class LocalEngine:
                 in eval mode.
             yes_id, no_id: tokens of the answers.
             max_prompt_tokens: see `Engine`.
-            kept_policy_tokens: of the compositional layout's policies, kept between calls.
+            kept_tokens: of preambles and of the compositional layout's policies, kept between
+                calls.
             max_batch_tokens: of one packed forward; an ask that has more goes alone.
             kept_image_bytes: of what the vision tower made of images, kept between calls; 0 keeps
                 none.
         """
-        self._kept_policy_tokens = kept_policy_tokens
+        self._kept_tokens = kept_tokens
         self._max_batch_tokens = max_batch_tokens
         self.max_prompt_tokens = max_prompt_tokens
         self._model = cast(Any, model)  # nn.Module types its attributes as Tensor | Module
@@ -103,7 +116,7 @@ class LocalEngine:
         self._softcap: float | None = getattr(
             self._model.config.get_text_config(), "final_logit_softcapping", None
         )
-        self._policies: OrderedDict[tuple[int, ...], Segment] = OrderedDict()
+        self._static: OrderedDict[tuple[int, ...], Segment] = OrderedDict()
         self._lock = threading.Lock()
 
     def p_yes(self, asks: Sequence[Ask], caller: Caller = PATIENT) -> list[list[float]]:
@@ -125,7 +138,7 @@ class LocalEngine:
             hidden = self._answers(asks)  # (all leaves, D)
             scores = violation_scores(hidden, self._answer_rows(), self._softcap).tolist()
         except (RuntimeError, ValueError, IndexError, MemoryError) as exc:  # of torch, not ours
-            num_tokens = sum(ask.prompt.num_tokens for ask in asks)
+            num_tokens = sum(ask.num_new_tokens for ask in asks)
             raise EngineError(
                 f"the forward of {num_tokens} tokens failed ({type(exc).__name__})"
             ) from exc
@@ -142,15 +155,20 @@ class LocalEngine:
         images = iter(self._images.of([ask.pixels for ask in asks if ask.pixels is not None]))
         for ask in asks:
             prompt = ask.prompt
-            policies = [self._policy(tokens) for tokens in prompt.leaves] if prompt.query else []
-            if ask.growing is None:
-                image = next(images) if ask.pixels is not None else None
-                content = self._content(prompt.prefix, image)
-            else:
+            policies = [self._kept(tokens) for tokens in prompt.leaves] if prompt.query else []
+            if ask.growing is not None:
                 known, content = self._grown(prompt.prefix, ask.growing)
                 grown.append((ask.growing, known, content))
                 keep.append(content)
-            leaves += self._leaves(prompt, content, policies)
+            elif ask.pixels is not None:
+                content = self._with_image(prompt.prefix, next(images))
+            elif prompt.num_static:
+                preamble = self._kept(prompt.prefix[: prompt.num_static])
+                content = preamble.followed_by(prompt.prefix[prompt.num_static :])
+                keep.append(preamble)
+            else:
+                content = Segment(prompt.prefix)
+            leaves += answer_segments(prompt, content, policies)
             keep += policies
         hidden = self._layers.answers(leaves, keep=keep)
         for growing, known, content in grown:
@@ -171,38 +189,22 @@ class LocalEngine:
         new = tokens[num_common:]
         return known, known.followed_by(new) if new else known
 
-    def _content(self, tokens: tuple[int, ...], image: Tensor | None) -> Segment:
-        """The prefix of a prompt; with the features ``(N, D)`` of an image, its last segment."""
-        if image is None:
-            return Segment(tokens)
+    def _with_image(self, tokens: tuple[int, ...], image: Tensor) -> Segment:
+        """The last segment of a prefix with an image in it, whose features are ``(N, D)``."""
         assert self._image_token_id is not None, "pixels are for models with images"
         first = tokens.index(self._image_token_id)
         last = first + len(image)
         before, placeholders, after = tokens[:first], tokens[first:last], tokens[last:]
         return Segment(before).followed_by(placeholders, image).followed_by(after)
 
-    def _policy(self, tokens: tuple[int, ...]) -> Segment:
-        """A policy's own segment, the same one at every call; the longest unused go first."""
-        segment = self._policies.setdefault(tokens, Segment(tokens))
-        self._policies.move_to_end(tokens)
-        while sum(map(len, self._policies)) > self._kept_policy_tokens and len(self._policies) > 1:
-            self._policies.popitem(last=False)
+    def _kept(self, tokens: tuple[int, ...]) -> Segment:
+        """The segment of a policy or preamble, the same one at every call; the longest unused go
+        first."""
+        segment = self._static.setdefault(tokens, Segment(tokens))
+        self._static.move_to_end(tokens)
+        while sum(map(len, self._static)) > self._kept_tokens and len(self._static) > 1:
+            self._static.popitem(last=False)
         return segment
-
-    def _leaves(
-        self, prompt: JudgePrompt, content: Segment, policies: Sequence[Segment]
-    ) -> list[Segment]:
-        """The segments whose last tokens answer the questions of a prompt, in order."""
-        if not prompt.query:  # content first, then the policy with its question
-            return [content.followed_by(leaf) for leaf in prompt.leaves]
-        sees = (*content.sees, Seen(content, content.start))
-        return [
-            # the policy ends where the query begins, however long the content is
-            Segment(
-                prompt.query, content.end, (*sees, Seen(policy, content.end - len(policy.tokens)))
-            )
-            for policy in policies
-        ]
 
     def _answer_rows(self) -> Tensor:
         rows: Tensor = self._model.get_output_embeddings().weight[self._yes_no]
@@ -210,15 +212,15 @@ class LocalEngine:
 
 
 def in_batches(asks: Sequence[Ask], max_tokens: int) -> Iterator[list[Ask]]:
-    """The asks in order, in runs of at most so many tokens; one that has more goes alone."""
+    """The asks in order, in runs of at most so many new tokens; one that has more goes alone."""
     batch: list[Ask] = []
     num_tokens = 0
     for ask in asks:
-        if batch and num_tokens + ask.prompt.num_tokens > max_tokens:
+        if batch and num_tokens + ask.num_new_tokens > max_tokens:
             yield batch
             batch, num_tokens = [], 0
         batch.append(ask)
-        num_tokens += ask.prompt.num_tokens
+        num_tokens += ask.num_new_tokens
     if batch:
         yield batch
 

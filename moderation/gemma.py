@@ -5,15 +5,16 @@ attention between segments, kept keys and values, and answers read at a few toke
 the library's forward. That both compute the same is what the tests of the engine hold.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cache, partial
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from itertools import accumulate
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from moderation.attention import KeysValues, Piece, attend, plan_blocks
+from moderation.attention import KeysValues, Plan, Read, attend, plan_attention
 from moderation.segments import Segment, in_order
 
 SLIDING = "sliding_attention"
@@ -77,11 +78,8 @@ class GemmaLayers:
             ``(len(leaves), D)``, the normed output of the last layer at each leaf's last token.
         """
         new = [segment for segment in in_order(leaves) if segment not in self._kept]
-        row: dict[Segment, int] = {}
-        num_rows = 0
-        for segment in new:
-            row[segment] = num_rows
-            num_rows += len(segment.tokens)
+        sizes = [len(segment.tokens) for segment in new]
+        row = dict(zip(new, accumulate(sizes, initial=0), strict=False))
         computed: dict[Segment, list[KeysValues]] = {
             segment: [] for segment in keep if segment in row
         }
@@ -89,34 +87,37 @@ class GemmaLayers:
         positions = torch.cat(
             [torch.arange(segment.start, segment.end, device=self._device) for segment in new]
         )
-        rotations = {kind: self._rotation(positions, kind) for kind in set(self._layer_types)}
-        rotates = {kind: cache(partial(self._shift, kind=kind)) for kind in rotations}
         windows = {SLIDING: self._config.sliding_window}
-        blocks = {kind: plan_blocks(row, windows.get(kind)) for kind in set(self._layer_types)}
+        kinds = dict.fromkeys(self._layer_types)
+        rotations = {kind: self._rotation(positions, kind) for kind in kinds}
+        plans = {kind: self._plan(row, kind, windows.get(kind)) for kind in kinds}
         for index, layer in enumerate(self._layers):
             kind = self._layer_types[index]
             is_last = index == len(self._layers) - 1
+            plan, table_rotation = plans[kind]
             if is_last:  # only the answers' rows go on from here
                 read = {leaf: row[leaf] for leaf in leaves}
-                here = plan_blocks(read, windows.get(kind), only_last=True)
-                rows = torch.tensor([block.first for block in here], device=self._device)
-            else:
-                here = blocks[kind]
+                plan, table_rotation = self._plan(read, kind, windows.get(kind), only_last=True)
             attention = layer.self_attn
             normed = layer.input_layernorm(hidden)
-            queries, keys, values = self._project(attention, normed, rotations[kind])
+            table = _rotate(self._queries(attention, normed)[plan.rows], table_rotation)
+            keys, values = self._keys_values(attention, normed, rotations[kind])
+            # split at once: the gradient of each single slice would be a row full of zeros
+            parts = zip(torch.split(keys, sizes, 1), torch.split(values, sizes, 1), strict=True)
+            by_segment = dict(zip(new, parts, strict=True))
             for segment, layers in computed.items():
-                span = slice(row[segment], row[segment] + len(segment.tokens))
-                layers.append((keys[:, span].clone(), values[:, span].clone()))
-
-            read_piece = partial(
-                self._read, index=index, new=(keys, values), row=row, rotate=rotates[kind]
-            )
+                own_keys, own_values = by_segment[segment]
+                layers.append((own_keys.clone(), own_values.clone()))
             mixed = attend(
-                queries, read_piece, here, scaling=attention.scaling, softcap=self._softcap
+                table,
+                (keys, values),
+                partial(self._read, index=index, new=by_segment),
+                plan,
+                scaling=attention.scaling,
+                softcap=self._softcap,
             )
             if is_last:
-                hidden = hidden[rows]
+                hidden = hidden[[row[leaf] + len(leaf.tokens) - 1 for leaf in leaves]]
             hidden = hidden + layer.post_attention_layernorm(attention.o_proj(mixed))
             fed = layer.mlp(layer.pre_feedforward_layernorm(hidden))
             hidden = hidden + layer.post_feedforward_layernorm(fed)
@@ -124,35 +125,25 @@ class GemmaLayers:
         normed_answers: Tensor = self._norm(hidden)
         return normed_answers
 
-    def _read(
-        self,
-        piece: Piece,
-        *,
-        index: int,
-        new: KeysValues,
-        row: Mapping[Segment, int],
-        rotate: Callable[[int], Rotation],
-    ) -> KeysValues:
-        """What a block of queries reads of one segment in layer `index`.
+    def _plan(
+        self, row: Mapping[Segment, int], kind: str, window: int | None, *, only_last: bool = False
+    ) -> tuple[Plan, Rotation]:
+        """What the layers of one kind read, and the rotation of the queries for it."""
+        plan = plan_attention(row, window, only_last=only_last, device=self._device)
+        cos, sin = self._rotation(plan.positions, kind)
+        return plan, (cos[:, None, None], sin[:, None, None])
+
+    def _read(self, read: Read, *, index: int, new: Mapping[Segment, KeysValues]) -> KeysValues:
+        """Keys and values that are read in layer `index`.
 
         Args:
-            piece: what is read.
+            read: which.
             index: of the layer.
-            new: keys and values of the packed row.
-            row: where each segment of it begins.
-            rotate: the rotation by a number of positions.
+            new: keys and values of the segments of the packed row.
         """
-        kept = self._kept.get(piece.segment)
-        (keys, values), start = (new, row[piece.segment]) if kept is None else (kept[index], 0)
-        span = slice(start + piece.first, start + piece.last)
-        found = keys[:, span]
-        if piece.shift:
-            found = _rotate(found, rotate(piece.shift))
-        return found, values[:, span]
-
-    def _shift(self, num_positions: int, *, kind: str) -> Rotation:
-        """The rotation by so many positions in layers of one kind."""
-        return self._rotation(torch.tensor([num_positions], device=self._device), kind)
+        kept = self._kept.get(read.segment)
+        keys, values = new[read.segment] if kept is None else kept[index]
+        return keys[:, read.first : read.last], values[:, read.first : read.last]
 
     def _embedded(self, segments: Sequence[Segment]) -> Tensor:
         """``(T, D)``: token embeddings, and image features as they are."""
@@ -174,20 +165,20 @@ class GemmaLayers:
             cos, sin = self._rotary(like, positions[None])
         return cos[0], sin[0]
 
-    def _project(
-        self, attention: Any, normed: Tensor, rotation: Rotation
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries ``(T, K, G, H)``, keys and values ``(K, T, H)``."""
-        num, size = len(normed), attention.head_dim
-        group = attention.num_key_value_groups
-        queries = attention.q_proj(normed).view(num, -1, group, size)
-        keys = attention.k_proj(normed).view(num, -1, size)
-        values = attention.v_proj(normed).view(num, -1, size).transpose(0, 1)
-        if hasattr(attention, "q_norm"):
-            queries, keys = attention.q_norm(queries), attention.k_norm(keys)
-        cos, sin = rotation
-        queries = _rotate(queries, (cos[:, None, None], sin[:, None, None]))
-        return queries, _rotate(keys.transpose(0, 1), rotation), values
+    def _queries(self, attention: Any, normed: Tensor) -> Tensor:
+        """``(T, K, G, H)``, not yet rotated."""
+        queries: Tensor = attention.q_proj(normed)
+        queries = queries.view(len(normed), -1, attention.num_key_value_groups, attention.head_dim)
+        return attention.q_norm(queries) if hasattr(attention, "q_norm") else queries
+
+    def _keys_values(self, attention: Any, normed: Tensor, rotation: Rotation) -> KeysValues:
+        """``(K, T, H)`` each, the keys rotated."""
+        shape = (len(normed), -1, attention.head_dim)
+        keys: Tensor = attention.k_proj(normed).view(shape)
+        values: Tensor = attention.v_proj(normed).view(shape).transpose(0, 1)
+        if hasattr(attention, "k_norm"):
+            keys = attention.k_norm(keys)
+        return _rotate(keys.transpose(0, 1), rotation), values
 
 
 def _rotate(states: Tensor, rotation: Rotation) -> Tensor:

@@ -27,5 +27,7 @@ class GrowingContent:
     def num_common(self, tokens: tuple[int, ...]) -> int:
         """How many tokens at the start are the same as at the last call."""
         kept = self.prefix.tokens if self.prefix is not None else ()
+        if tokens[: len(kept)] == kept:  # mostly so, and much faster to find out
+            return len(kept)
         pairs = enumerate(zip(kept, tokens, strict=False))
         return next((i for i, (old, new) in pairs if old != new), min(len(kept), len(tokens)))

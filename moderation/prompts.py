@@ -26,15 +26,17 @@ class JudgePrompt:
     prefix: tuple[int, ...]
     leaves: tuple[tuple[int, ...], ...]
     query: tuple[int, ...] = ()
+    num_static: int = 0
+    """Tokens at the start of the prefix that are the same for every content."""
 
     def __post_init__(self) -> None:
-        assert self.prefix, "a judge prompt has a prefix"
+        assert self.num_static < len(self.prefix), "a judge prompt has something to judge"
         assert self.leaves, "a judge prompt has a question"
         assert all(self.leaves), "no question is empty"
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that the engine computes when it keeps nothing."""
+        """Tokens of all its parts."""
         queries = len(self.leaves) * len(self.query)
         return len(self.prefix) + sum(map(len, self.leaves)) + queries
 
@@ -90,18 +92,18 @@ class PromptBuilder:
             UnsupportedModality: the template has no words for this surface.
         """
         template = self._surface(surface)
-        before_context: tuple[int, ...] = ()
+        before_content = self.tokenizer.template(template.before_content)
+        static = (*self._bos, *before_content)
         if template.before_context:
-            before_context = self.tokenizer.template(template.before_context)
-        prefix = (
-            *self._bos,
-            *before_context,
-            *context,
-            *self.tokenizer.template(template.before_content),
-            *content,
-        )
+            static = (*self._bos, *self.tokenizer.template(template.before_context))
+            content = (*context, *before_content, *content)
         leaves = tuple(self._leaf(surface, text) for text in definitions)
-        return JudgePrompt(prefix, leaves, self.tokenizer.template(template.query))
+        return JudgePrompt(
+            (*static, *content),
+            leaves,
+            self.tokenizer.template(template.query),
+            num_static=len(static) if content else 0,
+        )
 
     def image_prompt(self, definitions: Sequence[str]) -> JudgePrompt:
         """The prompt for one image, its soft tokens in the prefix as placeholders.

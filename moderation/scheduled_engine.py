@@ -33,7 +33,7 @@ class ScheduledEngine:
         self.scheduler = AskScheduler(
             "classifier",
             engine.p_yes,
-            cost=lambda ask: ask.prompt.num_tokens,
+            cost=lambda ask: ask.num_new_tokens,
             max_batch_cost=max_batch_tokens,
             probe=lambda: engine.p_yes([Ask(_PROBE)]),
             max_retry_after_s=max_retry_after_s,

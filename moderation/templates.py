@@ -129,12 +129,12 @@ _COMPACT = Template(
     },
 )
 
-# This project's own: as few tokens as can be for each policy and content, the query. No shipped
-# model was trained with it yet.
+# This project's own: the query, which every pair of a policy and a content costs, is one token;
+# what it asks is said behind the policy, which is computed once.
 _COMPOSITIONAL_PARTS = {
     "before_policy": "Policy: ",
-    "after_policy": "",
-    "query": "<end_of_turn>\n<start_of_turn>model\n",
+    "after_policy": "\nDoes the text violate the policy? Answer Yes or No.\nAnswer",
+    "query": "\n",
 }
 _COMPOSITIONAL = Template(
     name="compositional",

@@ -10,6 +10,7 @@ import math
 import warnings
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +23,11 @@ from moderation.tokenizer import SafeTokenizer
 
 _SAMPLE_ELEMENTS = 1024
 """Numbers of each tensor that its digest reads at the beginning, the middle and the end."""
+
+_embeddings: WeakValueDictionary[str, nn.Parameter] = WeakValueDictionary()
+"""By source, of the models that are in use."""
+_tokenizers: WeakValueDictionary[str, SafeTokenizer] = WeakValueDictionary()
+"""By the hash of their file: 100 MB each, and never changed."""
 
 
 def read_config(source: str) -> PretrainedConfig:
@@ -53,7 +59,11 @@ def read_tokenizer(source: str) -> SafeTokenizer:
         raise ModelUnavailable(
             f"cannot read tokenizer.json of {source!r}: {first_line(exc)}"
         ) from exc
-    return SafeTokenizer(text)
+    key = hashlib.sha256(text.encode()).hexdigest()
+    tokenizer = _tokenizers.get(key)
+    if tokenizer is None:
+        tokenizer = _tokenizers[key] = SafeTokenizer(text)
+    return tokenizer
 
 
 def read_weights(source: str, model_class: type[Any], dtype: torch.dtype) -> nn.Module:
@@ -92,8 +102,23 @@ def read_weights(source: str, model_class: type[Any], dtype: torch.dtype) -> nn.
                 f"the checkpoint {source!r} {problem}: {', '.join(names[:3])}"
                 f"{' and more' if len(names) > 3 else ''}; its scores would mean nothing"
             )
+    _share_embedding(source, model)
     loaded: nn.Module = model
     return loaded
+
+
+def _share_embedding(source: str, model: Any) -> None:
+    """Models of one checkpoint hold its embedding once: it is more than half of a small model.
+
+    Nobody writes into weights in place: an adapter is merged into the linear layers only.
+    """
+    own = model.get_input_embeddings().weight
+    first = _embeddings.setdefault(source, own)
+    alike = (first.device, first.dtype, first.shape) == (own.device, own.dtype, own.shape)
+    # the same file; all of it is not compared, because that would read what shall stay unread
+    if first is not own and alike and torch.equal(first[:16], own[:16]):
+        model.get_input_embeddings().weight = first
+        model.tie_weights()
 
 
 def _check_stored_heads(source: str, model: Any) -> None:

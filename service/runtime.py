@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fastapi import Request
 
+from moderation.memory import return_freed_memory
 from policies import PolicyLibrary
 from service.background import in_background
 from service.body_limit import InFlight
@@ -118,6 +119,7 @@ class Runtime:
             self.failure = exc
             _log.error("the models could not be loaded", exc_info=exc)
             return
+        await asyncio.to_thread(return_freed_memory)
         self._loaded = True
         _log.info("ready after %.1f s", time.monotonic() - started)
 

@@ -20,6 +20,8 @@ GOLDEN = ADAPTER / "golden.json"
 TRAINING_RECORD = ADAPTER / "training.json"
 """What the adapter was trained on."""
 ADAPTER_VERSION = "v1"
+TEMPLATE = "compact"
+"""What the adapter was trained with."""
 WINDOW_TOKENS = 1024
 """Content tokens of one call: training saw contents of up to 700 tokens."""
 OTHER_BASE_TOLERANCE = 0.15
@@ -53,7 +55,7 @@ def load_embedded(
         name="embedded",
         dtype=dtype,
         device=device,
-        template="compact",
+        template=TEMPLATE,
         window_tokens=WINDOW_TOKENS,
         adapter=ADAPTER,
         revision=f"{REVISION}+adapter-{ADAPTER_VERSION}-{digest}" if packaged else None,
@@ -76,7 +78,7 @@ def load_embedded_base(
         name="embedded-base",
         dtype=dtype,
         device=device,
-        template="compact",
+        template=TEMPLATE,
         window_tokens=WINDOW_TOKENS,
         revision=REVISION if base.source is None else None,
     )

@@ -1,53 +1,48 @@
-"""Training records: which are used, how they are drawn, and what a drawn example looks like.
+"""What a step of training asks: which records are drawn, and which policies are asked of them."""
 
-The record format is the one of `wardgate eval run`: `id, source, licence, text, prompt?, role,
-lang, labels`. A policy that is missing from `labels` is unknown and never asked.
-"""
-
-import gzip
-import itertools
-import json
 import math
 import random
-import string
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-import yaml
-
+from moderation.training.derived import derived_records, known_better
+from moderation.training.disguise import disguised
+from moderation.training.narrow import NarrowPolicy, narrow_policies
+from moderation.training.records import POLICY_WEIGHTS, Record, read_records
+from moderation.training.written import read_yaml, written_records
 from policies import PolicyLibrary, Surface
 
-PERMISSIVE_LICENCES = ("MIT", "Apache-2.0", "CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0")
-"""Licences, compared whole, under which shipped weights may be trained: NC, GPL and
-"research use only" records stay out."""
-
-POLICY_WEIGHTS = {
-    "dangerous_content": 1.0,
-    "harassment": 1.3,
-    "hate_speech": 1.6,
-    "sexually_explicit": 0.8,
-    "violence": 1.0,
-    "self_harm": 0.8,
-    "prompt_injection": 1.4,
-    "any_harm": 1.6,
+MAX_OTHERS = 4
+"""Policies with a known label that are asked beside the one for which a record was drawn."""
+OTHERS_WEIGHT = 0.35
+"""Of their loss: most of their answers are No, and more of them would teach No."""
+NARROW_A_STEP = 4
+"""Policies about something else that one step asks."""
+NARROW_SHARE = 0.12
+"""Of the records that are drawn because they violate one of those."""
+MAX_NARROW = 1
+"""Of them, asked beside the others."""
+DISGUISED_SHARE = 0.15
+SOURCE_WEIGHTS = {
+    "arc": 0.5,
+    "beep_korean": 0.5,
+    "bipia_train": 0.7,
+    "cold": 0.6,
+    "custom": 2.0,
+    "gsm8k": 0.5,
+    "hate_tests_attacks": 1.5,
+    "hate_tests_fine": 1.5,
+    "injection_inside": 0.7,
+    "mlc_v05": 0.4,
+    "pyrit_scorer_evals": 2.0,
 }
-"""How often each policy is drawn; the ones that a probe learned last are drawn more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One labelled text."""
-
-    source: str
-    surface: Surface
-    text: str
-    prompt: str | None
-    """For a response: what it answers."""
-    labels: dict[str, bool]
+"""How often a source is drawn beside the root of its size: less where it is long or all of one
+kind, more where nothing else teaches the same."""
+NARROW_VIOLATED = 0.6
+"""Of the records that are drawn for a narrow policy; the others are about one like it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +52,8 @@ class Question:
     policy_id: str
     definition: str
     violates: bool
+    weight: float = 1.0
+    """Of its loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,73 +64,20 @@ class Example:
     questions: tuple[Question, ...]
 
 
-def read_records(path: Path, *, licences: Sequence[str] = PERMISSIVE_LICENCES) -> list[Record]:
-    """Records of a JSONL file (gzip or plain) whose licence is one of `licences`."""
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
-        rows = (json.loads(line) for line in lines)
-        return [
-            Record(
-                source=row["source"],
-                surface=Surface.RESPONSE if row["role"] == "model" else Surface.PROMPT,
-                text=row["text"],
-                prompt=row.get("prompt"),
-                labels=row["labels"],
-            )
-            for row in rows
-            if row["licence"] in licences
-        ]
-
-
-def ordinary_records() -> list[Record]:
-    """The written benign requests, look-alikes and responses of `ordinary.yaml`."""
-    spec = _read_yaml("ordinary.yaml")
-    benign = dict.fromkeys(POLICY_WEIGHTS, False)
-    records = []
-    for source in ("requests", "look_alikes"):
-        for template in spec[source]:
-            for text in _fill(template, spec["slots"]):
-                records.append(Record(f"ordinary_{source}", Surface.PROMPT, text, None, benign))
-    for prompt, answer in spec["responses"]:
-        records.append(Record("ordinary_responses", Surface.RESPONSE, answer, prompt, benign))
-    return records
-
-
-def contrast_records() -> list[Record]:
-    """The written violations of `contrast.yaml`, labelled for every policy that is not open."""
-    spec = _read_yaml("contrast.yaml")
-    records = []
-    for group in spec["groups"]:
-        labels = {
-            policy_id: policy_id in (*group["violated"], "any_harm")
-            for policy_id in POLICY_WEIGHTS
-            if policy_id not in group["open"]
-        }
-        if group["violated"] == ["prompt_injection"]:
-            del labels["any_harm"]  # some override instructions without doing harm
-        for template in group["texts"]:
-            for text in _fill(template, spec["slots"]):
-                records.append(Record("contrast", Surface.PROMPT, text, None, labels))
-    return records
-
-
-def stage_sampler(
-    data: Path, library: PolicyLibrary, *, seed: int, contrast_weight: float
-) -> "Sampler":
-    """What one stage of training draws from: the licensed records and the written ones.
-
-    A `contrast_weight` of 0 leaves the contrast records out.
-    """
-    records = [*read_records(data), *ordinary_records()]
-    if contrast_weight:
-        records += contrast_records()
-    return Sampler(records, library, seed=seed, source_weights={"contrast": contrast_weight})
+def stage_sampler(data: Path, library: PolicyLibrary, *, seed: int) -> "Sampler":
+    """What training draws from: licensed records, written ones, and what is made of them."""
+    records = [*map(known_better, read_records(data)), *written_records()]
+    return Sampler(
+        [*records, *derived_records(records)], library, seed=seed, source_weights=SOURCE_WEIGHTS
+    )
 
 
 class Sampler:
     """Draws examples, evenly over policies and labels and by the root of a source's size.
 
-    `draw(i)` depends on the seed and on `i` alone, so a resumed run and every process of a
-    parallel run see the examples that one uninterrupted process would have seen.
+    `draw(step, place)` depends on the seed and on its arguments alone, so a resumed run and every
+    process of a parallel run see the examples that one uninterrupted process would have seen. All
+    examples of a step ask a policy in the same words: the policy is then computed once.
     """
 
     def __init__(
@@ -148,11 +92,17 @@ class Sampler:
         self._seed = seed
         self._source_weights = source_weights
         self._library = library
-        self._wordings = _read_yaml("wordings.yaml")
+        self._wordings = read_yaml("wordings.yaml")
+        self._narrow: dict[str, list[NarrowPolicy]] = defaultdict(list)
+        for policy in narrow_policies():
+            self._narrow[policy.group].append(policy)
         pools: dict[tuple[str, bool], dict[str, list[Record]]] = defaultdict(
             lambda: defaultdict(list)
         )
+        self._tagged: dict[str, list[Record]] = defaultdict(list)
         for record in records:
+            for tag in record.tags or ():
+                self._tagged[tag].append(record)
             for policy_id, violates in record.labels.items():
                 if policy_id in POLICY_WEIGHTS and self._definitions(policy_id, record.surface):
                     pools[policy_id, violates][record.source].append(record)
@@ -161,41 +111,64 @@ class Sampler:
         if missing:
             raise ValueError(f"no training record for {', '.join(missing)}")
 
-    def draw(self, index: int) -> Example:
-        """The example at a place of the endless sequence."""
-        rng = random.Random(f"{self._seed}/{index}")
-        first = rng.choices(list(POLICY_WEIGHTS), list(POLICY_WEIGHTS.values()))[0]
-        sources = self._pools[first, rng.random() < 0.5]
+    def draw(self, step: int, place: int) -> Example:
+        """The example at a place of one step of the endless sequence."""
+        rng = random.Random(f"{self._seed}/{step}/{place}")
+        groups = random.Random(f"{self._seed}/{step}").sample(list(self._narrow), NARROW_A_STEP)
+        narrow = [random.Random(f"{self._seed}/{step}/{g}").choice(self._narrow[g]) for g in groups]
+        if rng.random() < NARROW_SHARE:
+            policy = rng.choice(narrow)
+            record = self._draw_tagged(rng, policy)
+            questions = [Question(policy.id, policy.definition, policy.violated_by(record) is True)]
+        else:
+            record, policy_id = self._draw_labelled(rng)
+            questions = [self._question(step, policy_id, record)]
+        asked = {question.policy_id for question in questions}
+        others = [
+            policy_id
+            for policy_id, violates in record.labels.items()
+            if policy_id in POLICY_WEIGHTS
+            and policy_id not in asked
+            # any harm follows from every other violation: asking it each time would teach Yes
+            and not (policy_id == "any_harm" and violates)
+            and self._definitions(policy_id, record.surface)
+        ]
+        for policy_id in rng.sample(others, k=min(len(others), MAX_OTHERS)):
+            questions.append(self._question(step, policy_id, record, weight=OTHERS_WEIGHT))
+        known = [
+            Question(policy.id, policy.definition, violates, weight=OTHERS_WEIGHT)
+            for policy in rng.sample(narrow, k=len(narrow))
+            if policy.id not in asked and (violates := policy.violated_by(record)) is not None
+        ]
+        questions += known[:MAX_NARROW]
+        if rng.random() < DISGUISED_SHARE:
+            record = replace(record, text=disguised(rng, record.text))
+        return Example(record, tuple(questions))
+
+    def _draw_tagged(self, rng: random.Random, policy: NarrowPolicy) -> Record:
+        """A record that a narrow policy is about, or one of its group."""
+        tags = policy.tags
+        if rng.random() > NARROW_VIOLATED:
+            tags = tuple(tag for tag in self._tagged if tag.startswith(f"{policy.group}:"))
+        return rng.choice(self._tagged[rng.choice(tags)])
+
+    def _draw_labelled(self, rng: random.Random) -> tuple[Record, str]:
+        """A record and the policy for whose label it was drawn."""
+        policy_id = rng.choices(list(POLICY_WEIGHTS), list(POLICY_WEIGHTS.values()))[0]
+        sources = self._pools[policy_id, rng.random() < 0.5]
         weights = [
             self._source_weights.get(source, 1.0) * math.sqrt(len(records))
             for source, records in sources.items()
         ]
-        record = rng.choice(sources[rng.choices(list(sources), weights)[0]])
-        others = [
-            policy_id
-            for policy_id, violates in record.labels.items()
-            if policy_id != first
-            # any harm follows from every other violation: asking it each time would teach Yes
-            and not (policy_id == "any_harm" and violates)
-            and policy_id in POLICY_WEIGHTS
-            and self._definitions(policy_id, record.surface)
-        ]
-        asked = [first, *rng.sample(others, k=min(len(others), 2))]
-        return Example(
-            record,
-            tuple(
-                Question(
-                    policy_id,
-                    self._word(rng, policy_id, record.surface),
-                    record.labels[policy_id],
-                )
-                for policy_id in asked
-            ),
-        )
+        return rng.choice(sources[rng.choices(list(sources), weights)[0]]), policy_id
 
-    def _word(self, rng: random.Random, policy_id: str, surface: Surface) -> str:
-        catalogue, *others = self._definitions(policy_id, surface)
-        return catalogue if rng.random() < 0.6 else rng.choice(others)
+    def _question(
+        self, step: int, policy_id: str, record: Record, *, weight: float = 1.0
+    ) -> Question:
+        rng = random.Random(f"{self._seed}/{step}/{policy_id}/{record.surface}")
+        catalogue, *others = self._definitions(policy_id, record.surface)
+        words = catalogue if rng.random() < 0.6 else rng.choice(others)
+        return Question(policy_id, words, record.labels[policy_id], weight)
 
     def _definitions(self, policy_id: str, surface: Surface) -> list[str]:
         """The catalogue's text first, then other wordings; empty where it does not apply."""
@@ -208,14 +181,3 @@ class Sampler:
             else "The prompt shall not contain or seek"
         )
         return [catalogue, *(text.format(subject=subject) for text in self._wordings[policy_id])]
-
-
-def _fill(template: str, slots: dict[str, list[str]]) -> Iterator[str]:
-    names = [name for _, name, _, _ in string.Formatter().parse(template) if name]
-    for values in itertools.product(*(slots[name] for name in names)):
-        text = template.format(**dict(zip(names, values, strict=True)))
-        yield text[0].upper() + text[1:]
-
-
-def _read_yaml(name: str):  # type: ignore[no-untyped-def]  # plain YAML of this package
-    return yaml.safe_load((files("moderation.training") / name).read_text(encoding="utf-8"))

@@ -1,9 +1,10 @@
 """Turns a finished training run into what the package ships: adapter, golden vectors, a record.
 
-python -m moderation.training.export --run runs/v1 --data train.jsonl.gz
+python -m moderation.training.export --runs runs/v2 --data train.jsonl.gz
 """
 
 import argparse
+import itertools
 import json
 import shutil
 from collections import Counter
@@ -13,7 +14,7 @@ import torch
 
 from moderation.checkpoints import load_checkpoint
 from moderation.embedded.base import ensure_base
-from moderation.embedded.models import ADAPTER, GOLDEN, TRAINING_RECORD, WINDOW_TOKENS
+from moderation.embedded.models import ADAPTER, GOLDEN, TEMPLATE, TRAINING_RECORD, WINDOW_TOKENS
 from moderation.golden import score_case
 from moderation.training.data import stage_sampler
 from policies import Surface, load_library
@@ -49,7 +50,7 @@ def _write_golden(cache: Path) -> None:
     classifier = load_checkpoint(
         ensure_base(cache),
         dtype=torch.float32,
-        template="compact",
+        template=TEMPLATE,
         window_tokens=WINDOW_TOKENS,
         adapter=ADAPTER,
     )
@@ -68,18 +69,14 @@ def _write_golden(cache: Path) -> None:
 def _stage_record(run: Path, data: Path) -> dict[str, object]:
     """What one stage was trained on: arguments, and how often each source was seen."""
     arguments = json.loads((run / "arguments.json").read_text())
-    last = (run / "log.jsonl").read_text().splitlines()[-1]  # a resumed run repeats some lines
-    steps = json.loads(last)["step"] + 1
-    sampler = stage_sampler(
-        data,
-        load_library(),
-        seed=arguments["seed"],
-        contrast_weight=arguments["contrast_weight"],
-    )
-    examples = [sampler.draw(i) for i in range(steps * arguments["batch"])]
+    lines = (run / "log.jsonl").read_text().splitlines()
+    steps = json.loads(lines[-1])["step"] + 1  # a resumed run repeats some lines
+    sampler = stage_sampler(data, load_library(), seed=arguments["seed"])
+    places = itertools.product(range(steps), range(arguments["batch"]))
+    examples = [sampler.draw(step, place) for step, place in places]
     seen = Counter(example.record.source for example in examples)
     asked = Counter(
-        f"{question.policy_id} {'Yes' if question.violates else 'No'}"
+        f"{question.policy_id.split(':')[0]} {'Yes' if question.violates else 'No'}"
         for example in examples
         for question in example.questions
     )

@@ -13,24 +13,28 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from moderation.embedded.base import REVISION, ensure_base
+from moderation.gemma import GemmaLayers
+from moderation.layouts import answer_segments
 from moderation.prompts import JudgePrompt, PromptBuilder
+from moderation.segments import Segment
 from moderation.templates import TEMPLATES
 from moderation.tokenizer import SafeTokenizer
 from moderation.training.data import Example, stage_sampler
-from moderation.training.packing import pack
 from policies import Surface, load_library
 
-MAX_CONTENT_TOKENS = 700
+MAX_CONTENT_TOKENS = 600
 """Longer records are passed over: cutting one could cut away what its label is about."""
 
 
@@ -40,11 +44,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="JSONL records, gzip or plain")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "wardgate")
+    parser.add_argument("--template", default="compositional", choices=("compact", "compositional"))
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--init", type=Path, help="begin with the adapter of this finished run")
-    parser.add_argument(
-        "--contrast-weight", type=float, default=6.0, help="of the contrast records; 0 without"
-    )
+    parser.add_argument("--init", type=Path, help="folder of an adapter to begin with")
     parser.add_argument("--batch", type=int, default=16, help="contents a step, all processes")
     parser.add_argument("--rank", type=int, default=16, help="LoRA rank")
     parser.add_argument("--lr", type=float, default=4e-4)
@@ -52,8 +54,8 @@ def main() -> None:
     parser.add_argument(
         "--row-tokens",
         type=int,
-        default=400,
-        help="tokens of one forward; raise it on a GPU, where padding is cheaper than launches",
+        default=4000,
+        help="content tokens of one forward: about 1 GiB of memory a thousand",
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads a process")
     train(parser.parse_args())
@@ -69,33 +71,32 @@ def train(args: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base = ensure_base(args.cache)
     tokenizer = SafeTokenizer((base / "tokenizer.json").read_text(encoding="utf-8"))
-    builder = PromptBuilder(TEMPLATES["compact"], tokenizer)
+    builder = PromptBuilder(TEMPLATES[args.template], tokenizer)
     library = load_library()
-    sampler = stage_sampler(
-        args.data, library, seed=args.seed, contrast_weight=args.contrast_weight
-    )
-    model = _adapted_model(base, args.rank, args.seed).to(device)
+    sampler = stage_sampler(args.data, library, seed=args.seed)
+    model = adapted_model(base, args.rank, args.seed).to(device)
     trained = [p for p in model.parameters() if p.requires_grad]
     # The adapter computes in bfloat16 (float32 costs 1.3 to 1.8 times the time on a CPU), but
     # small updates would round away there, so the optimizer keeps float32 copies.
     masters = [parameter.detach().float().clone() for parameter in trained]
     optimizer = torch.optim.AdamW(masters, lr=args.lr, weight_decay=0.0)
     if args.init is not None:
-        _begin_with(args.init, masters)
+        _begin_with(args.init, model, masters)
     first_step = _resume(args.out, masters, optimizer)
     _copy(masters, trained)
-    yes_no = torch.tensor([tokenizer.token_id("Yes"), tokenizer.token_id("No")], device=device)
+    layers = GemmaLayers(model.get_base_model())
+    direction = answer_direction(model, tokenizer)
     args.out.mkdir(parents=True, exist_ok=True)
     if place == 0:
         recipe = {k: v for k, v in vars(args).items() if not isinstance(v, Path)}
+        recipe["begins_with"] = args.init.name if args.init else None
         (args.out / "arguments.json").write_text(json.dumps(recipe, indent=1) + "\n")
     for step in range(first_step, args.steps):
         started = time.monotonic()
         for group in optimizer.param_groups:
             group["lr"] = args.lr * _schedule(step, args.steps)
-        first = step * args.batch
-        examples = [sampler.draw(first + i) for i in range(place, args.batch, world)]
-        loss, num_answers = _backward(model, builder, examples, yes_no, args)
+        examples = [sampler.draw(step, i) for i in range(place, args.batch, world)]
+        loss, num_answers = _backward(layers, direction, builder, examples, args.row_tokens)
         for master, parameter in zip(masters, trained, strict=True):
             assert parameter.grad is not None
             master.grad = parameter.grad.float()
@@ -119,9 +120,12 @@ def train(args: argparse.Namespace) -> None:
                 _save(args.out, model, masters, optimizer, step + 1)
 
 
-def _adapted_model(base: Path, rank: int, seed: int) -> PeftModel:
+def adapted_model(
+    base: Path, rank: int, seed: int, *, dtype: torch.dtype = torch.bfloat16
+) -> PeftModel:
+    """The base with an adapter that changes nothing yet, on every linear layer."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
@@ -135,53 +139,82 @@ def _adapted_model(base: Path, rank: int, seed: int) -> PeftModel:
 
 
 def _backward(
-    model: PeftModel,
+    layers: GemmaLayers,
+    direction: Tensor,
     builder: PromptBuilder,
-    examples: list[Example],
-    yes_no: Tensor,
-    args: argparse.Namespace,
+    examples: Sequence[Example],
+    row_tokens: int,
 ) -> tuple[float, int]:
-    """Adds the gradients of the mean loss over the examples; returns that loss and its count."""
-    prompts = [(render(builder, example), example) for example in examples]
+    """Adds the gradients of the mean loss over the questions; returns that loss and their number.
+
+    Args:
+        layers: of the model that is trained.
+        direction: see `answer_margins`.
+        builder: renders the examples.
+        examples: of this process's share of the batch.
+        row_tokens: content tokens of one forward, which bound the memory.
+    """
     kept = [
-        (prompt, example) for prompt, example in prompts if len(prompt.prefix) <= MAX_CONTENT_TOKENS
+        (prompt, example)
+        for example in examples
+        if len((prompt := render(builder, example)).prefix) <= MAX_CONTENT_TOKENS
     ]
-    kept.sort(key=lambda pair: pair[0].num_tokens)
-    num_answers = sum(len(prompt.leaves) for prompt, _ in kept)
+    questions = [question for _, example in kept for question in example.questions]
+    total_weight = sum(question.weight for question in questions)
     total = 0.0
-    while kept:
-        size = 1
-        while size < len(kept) and kept[size][0].num_tokens * (size + 1) <= args.row_tokens:
-            size += 1
-        rows, kept = kept[:size], kept[size:]
-        labels = torch.tensor(
-            [q.violates for _, example in rows for q in example.questions],
-            dtype=torch.float32,
-            device=yes_no.device,
+    for row in _rows(kept, row_tokens):
+        asked = [question for _, example in row for question in example.questions]
+        labels = torch.tensor([q.violates for q in asked], dtype=torch.float32)
+        weights = torch.tensor([q.weight / total_weight for q in asked])
+        margins = answer_margins(layers, [prompt for prompt, _ in row], direction)
+        loss = nn.functional.binary_cross_entropy_with_logits(
+            margins, labels.to(margins.device), weights.to(margins.device), reduction="sum"
         )
-        margins = answer_margins(model, [prompt for prompt, _ in rows], yes_no)
-        loss = nn.functional.binary_cross_entropy_with_logits(margins, labels, reduction="sum")
-        torch.autograd.backward(loss / num_answers)
+        torch.autograd.backward(loss)
         total += loss.item()
-    return total / max(num_answers, 1), num_answers
+    return total, len(questions)
 
 
-def answer_margins(model: nn.Module, prompts: list[JudgePrompt], yes_no: Tensor) -> Tensor:
-    """Logit of Yes minus logit of No for every leaf, ``(Q,)`` float32: P(Yes) is its sigmoid."""
-    # nn.Module types its attributes as Tensor | Module
-    causal_lm: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    packed = pack(prompts, window=causal_lm.config.sliding_window)
-    device = yes_no.device
-    hidden = causal_lm.model(
-        input_ids=packed.ids.to(device),
-        position_ids=packed.positions.to(device),
-        attention_mask={name: mask.to(device) for name, mask in packed.masks.items()},
-        use_cache=False,
-    ).last_hidden_state  # (B, T, D)
-    picked = hidden[packed.rows.to(device), packed.answers.to(device)].float()  # (Q, D)
-    head = causal_lm.lm_head.weight[yes_no].float()  # (2, D)
-    margins: Tensor = picked @ (head[0] - head[1])
+def _rows(
+    prompts: Sequence[tuple[JudgePrompt, Example]], row_tokens: int
+) -> Iterator[list[tuple[JudgePrompt, Example]]]:
+    row: list[tuple[JudgePrompt, Example]] = []
+    for prompt, example in prompts:
+        tokens = sum(len(other.prefix) for other, _ in row) + len(prompt.prefix)
+        if row and tokens > row_tokens:
+            yield row
+            row = []
+        row.append((prompt, example))
+    if row:
+        yield row
+
+
+def answer_margins(
+    layers: GemmaLayers, prompts: Sequence[JudgePrompt], direction: Tensor
+) -> Tensor:
+    """Logit of Yes minus logit of No for every leaf, ``(Q,)`` float32: P(Yes) is its sigmoid.
+
+    The segments and the walk are the engine's; policies that several prompts ask are computed once.
+
+    Args:
+        layers: of the model that is trained.
+        prompts: of one packed row.
+        direction: ``(D,)`` float32, the output head's row of Yes minus that of No.
+    """
+    policies: dict[tuple[int, ...], Segment] = {}
+    leaves: list[Segment] = []
+    for prompt in prompts:
+        asked = [policies.setdefault(ids, Segment(ids)) for ids in prompt.leaves if prompt.query]
+        leaves += answer_segments(prompt, Segment(prompt.prefix), asked)
+    margins: Tensor = layers.answers(leaves).float() @ direction
     return margins
+
+
+def answer_direction(model: nn.Module, tokenizer: SafeTokenizer) -> Tensor:
+    """``(D,)`` float32, the output head's row of Yes minus that of No."""
+    head: Tensor = cast(Any, model).get_output_embeddings().weight
+    yes, no = (head[tokenizer.token_id(word)].detach().float() for word in ("Yes", "No"))
+    return yes - no
 
 
 def render(builder: PromptBuilder, example: Example) -> JudgePrompt:
@@ -220,15 +253,16 @@ def _save(
     state = {"step": step, "masters": masters, "optimizer": optimizer.state_dict()}
     torch.save(state, out / "state.part")
     os.replace(out / "state.part", out / "state.pt")  # a kill leaves the last whole state
-    model.save_pretrained(str(out / "adapter"))
+    model.save_pretrained(str(out / "adapter"), save_embedding_layers=False)
 
 
 @torch.no_grad()
-def _begin_with(run: Path, masters: list[Tensor]) -> None:
-    """Takes over the adapter of a finished run; the optimizer starts anew."""
-    state = torch.load(run / "state.pt", weights_only=True)
-    for master, saved in zip(masters, state["masters"], strict=True):
-        master.copy_(saved)
+def _begin_with(adapter: Path, model: PeftModel, masters: list[Tensor]) -> None:
+    """Takes over the weights of an adapter of the same rank; the optimizer starts anew."""
+    saved = load_file(adapter / "adapter_model.safetensors")
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for name, master in zip(names, masters, strict=True):
+        master.copy_(saved[name.replace(".default.", ".")])
 
 
 def _resume(out: Path, masters: list[Tensor], optimizer: torch.optim.Optimizer) -> int:

@@ -66,6 +66,18 @@ def test_asks_are_packed_up_to_a_number_of_tokens(tiny: dict[str, Classifier]) -
     assert rows == [8, 4, 16, 4]
 
 
+def test_what_an_engine_keeps_takes_no_room_in_a_batch(tiny: dict[str, Classifier]) -> None:
+    model = tiny["gemma3"].model
+    engine = LocalEngine(model, yes_id=21, no_id=22, max_prompt_tokens=1024, max_batch_tokens=10)
+    growing = GrowingContent()
+    content, policies, query = tuple(range(30, 50)), (tuple(range(50, 70)), (40,)), (35,)
+    ask(engine, JudgePrompt(content[:19], policies, query), growing=growing)
+    other = JudgePrompt(content[:5], policies, query)
+    with computed_rows(model) as rows:
+        engine.p_yes([Ask(JudgePrompt(content, policies, query), growing=growing), Ask(other)])
+    assert rows == [1 + 2 + 5 + 2]
+
+
 @given(
     sizes=st.lists(st.integers(1, 12), max_size=12),
     most=st.integers(2, 20),
@@ -75,7 +87,7 @@ def test_no_ask_is_lost_between_batches(sizes: list[int], most: int) -> None:
     batches = list(in_batches(asks, most))
     assert [ask for batch in batches for ask in batch] == asks
     for batch in batches:
-        assert len(batch) == 1 or sum(ask.prompt.num_tokens for ask in batch) <= most
+        assert len(batch) == 1 or sum(ask.num_new_tokens for ask in batch) <= most
 
 
 def test_nobody_computes_for_a_caller_who_left(tiny: dict[str, Classifier]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from moderation.templates import TEMPLATES
 from policies import Surface
 from tests.moderation.asking import ask
 from tests.moderation.checkpoints_on_disk import SLIDING_WINDOW
-from tests.moderation.test_engine import TOLERANCE, full_prompts, plain_forward
+from tests.moderation.test_engine import TOLERANCE, full_prompts, plain_forward, prompts
 
 MODELS: dict[str, Any] = {"gemma2": Gemma2ForCausalLM, "gemma3": Gemma3ForCausalLM}
 
@@ -130,7 +131,7 @@ def test_a_kept_policy_is_not_computed_again_and_the_longest_unused_is_forgotten
     tiny: dict[str, Classifier],
 ) -> None:
     model = tiny["gemma3"].model
-    engine = LocalEngine(model, yes_id=21, no_id=22, max_prompt_tokens=64, kept_policy_tokens=10)
+    engine = LocalEngine(model, yes_id=21, no_id=22, max_prompt_tokens=64, kept_tokens=10)
 
     def put(*policies: tuple[int, ...]) -> None:
         ask(engine, JudgePrompt((30, 31), policies, (40,)))
@@ -143,6 +144,31 @@ def test_a_kept_policy_is_not_computed_again_and_the_longest_unused_is_forgotten
         put(first, second)
     assert rows[:2] == [2 + 4 + 4 + 2, 2 + 2]
     assert rows[2:] == [2 + 4 + 2, 2 + 4 + 2]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@exhaustive
+@given(data=st.data())
+def test_a_kept_preamble_changes_no_score(
+    tiny: dict[str, Classifier], name: str, data: st.DataObject
+) -> None:
+    engine = tiny[name].engine
+    preamble = data.draw(tokens(2 * SLIDING_WINDOW))
+    for prompt in data.draw(st.lists(st.one_of(prompts, compositional), min_size=1, max_size=3)):
+        whole = replace(prompt, prefix=preamble + prompt.prefix)
+        expected = ask(engine, whole)
+        kept = replace(whole, num_static=len(preamble))
+        assert ask(engine, kept) == pytest.approx(expected, abs=TOLERANCE)
+        assert ask(engine, kept) == pytest.approx(expected, abs=TOLERANCE), "again"
+        assert ask(engine, kept, growing=GrowingContent()) == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_a_preamble_is_computed_once(tiny: dict[str, Classifier]) -> None:
+    engine = LocalEngine(tiny["gemma3"].model, yes_id=21, no_id=22, max_prompt_tokens=64)
+    with computed_rows(tiny["gemma3"].model) as rows:
+        for content in (50, 51):
+            ask(engine, JudgePrompt((30, 31, 32, content), ((40,),), num_static=3))
+    assert rows == [3 + 1 + 1, 1 + 1]
 
 
 growths = st.lists(tokens(SLIDING_WINDOW), min_size=1, max_size=6)

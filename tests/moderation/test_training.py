@@ -1,96 +1,122 @@
-"""The training forward is the engine's, its examples are repeatable, its records are licensed."""
+"""What is trained is what is served; examples are repeatable; records are licensed."""
 
-import copy
 import gzip
 import json
+import random
 import re
+from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peft import PeftModel
 
-from moderation.checkpoints import Classifier
+from moderation.checkpoints import Classifier, load_checkpoint
+from moderation.gemma import GemmaLayers
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
 from moderation.tokenizer import SafeTokenizer
-from moderation.training.data import (
+from moderation.training.data import Sampler
+from moderation.training.derived import derived_records, known_better
+from moderation.training.disguise import disguised
+from moderation.training.narrow import NarrowPolicy, narrow_policies
+from moderation.training.records import (
     PERMISSIVE_LICENCES,
     POLICY_WEIGHTS,
     Record,
-    Sampler,
-    contrast_records,
-    ordinary_records,
     read_records,
 )
-from moderation.training.packing import pack
-from moderation.training.train import answer_margins, render
+from moderation.training.train import adapted_model, answer_direction, answer_margins, render
+from moderation.training.written import (
+    NO_TAGS,
+    contrast_records,
+    custom_records,
+    hate_records,
+    injection_records,
+    labels_of,
+    ordinary_records,
+    read_yaml,
+    written_records,
+)
 from policies import Surface, load_library
 from tests.moderation.asking import ask
 from tests.moderation.checkpoints_on_disk import SLIDING_WINDOW
 
 _tokens = st.lists(st.integers(20, 800), min_size=1, max_size=2 * SLIDING_WINDOW).map(tuple)
-_prompts = st.lists(
-    st.builds(
-        JudgePrompt,
-        prefix=_tokens,
-        leaves=st.lists(_tokens, min_size=1, max_size=3).map(tuple),
-    ),
-    min_size=1,
-    max_size=4,
+_leaves = st.lists(_tokens, min_size=1, max_size=3).map(tuple)
+_content_first = st.builds(JudgePrompt, prefix=_tokens, leaves=_leaves)
+_compositional = st.builds(
+    JudgePrompt, prefix=_tokens, leaves=_leaves, query=st.just((30,)) | st.just((31, 32))
+)
+_rows = st.lists(_content_first, min_size=1, max_size=4) | st.lists(
+    _compositional, min_size=1, max_size=4
 )
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
-@given(prompts=_prompts)
-def test_a_packed_row_scores_like_the_engine(
-    tiny: dict[str, Classifier], prompts: list[JudgePrompt]
+@pytest.fixture(scope="module")
+def in_training(checkpoint_dirs: dict[str, Path]) -> PeftModel:
+    """A float32 model with an adapter that changes every layer."""
+    model = adapted_model(checkpoint_dirs["gemma3"], 4, 1, dtype=torch.float32)
+    torch.manual_seed(2)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def trained(
+    in_training: PeftModel,
+    checkpoint_dirs: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Classifier:
+    """The same, saved and loaded as a service loads it."""
+    folder = tmp_path_factory.mktemp("adapter")
+    in_training.save_pretrained(str(folder), save_embedding_layers=False)
+    return load_checkpoint(checkpoint_dirs["gemma3"], dtype=torch.float32, adapter=folder)
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(prompts=_rows)
+def test_what_is_trained_is_what_is_served(
+    in_training: PeftModel, trained: Classifier, prompts: list[JudgePrompt]
 ) -> None:
-    classifier = tiny["gemma3"]
-    tokenizer = classifier.builder.tokenizer
-    yes_no = torch.tensor([tokenizer.token_id("Yes"), tokenizer.token_id("No")])
-    with torch.inference_mode():
-        margins = answer_margins(classifier.model, prompts, yes_no)
-    expected = [score for prompt in prompts for score in ask(classifier.engine, prompt)]
+    layers = GemmaLayers(in_training.get_base_model())
+    direction = answer_direction(in_training, trained.builder.tokenizer)
+    margins = answer_margins(layers, prompts, direction)
+    expected = [score for prompt in prompts for score in ask(trained.engine, prompt)]
     assert torch.sigmoid(margins).tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_gradient_of_a_padded_row_is_finite(tiny: dict[str, Classifier]) -> None:
-
-    model = copy.deepcopy(tiny["gemma3"].model).requires_grad_(True)
-    prompts = [JudgePrompt((30,) * 40, ((31,),)), JudgePrompt((32,), ((33,),))]
-    margins: Any = answer_margins(model, prompts, torch.tensor([40, 41]))
-    margins.sum().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert torch.isfinite(parameter.grad).all(), name
+def test_the_adapter_matters(tiny: dict[str, Classifier], trained: Classifier) -> None:
+    prompt = JudgePrompt((40, 41, 42), ((50, 51),), (30,))
+    assert ask(trained.engine, prompt) != pytest.approx(
+        ask(tiny["gemma3"].engine, prompt), abs=1e-3
+    )
 
 
-def test_a_leaf_sees_its_prefix_and_itself() -> None:
-    packed = pack([JudgePrompt((5, 6), ((7, 8), (9,)))], window=2)
-    assert packed.ids.tolist() == [[5, 6, 7, 8, 9]]
-    assert packed.positions.tolist() == [[0, 1, 2, 3, 2]]
-    assert packed.answers.tolist() == [3, 4]
-    full, sliding = (packed.masks[f"{kind}_attention"][0, 0].int().tolist() for kind in KINDS)
-    assert full == [
-        [1, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0],
-        [1, 1, 1, 0, 0],
-        [1, 1, 1, 1, 0],
-        [1, 1, 0, 0, 1],
+@pytest.mark.parametrize("query", [(), (35,)])
+def test_the_gradient_of_a_packed_row_is_the_sum_of_each_prompts(
+    in_training: PeftModel, trained: Classifier, query: tuple[int, ...]
+) -> None:
+    layers = GemmaLayers(in_training.get_base_model())
+    direction = answer_direction(in_training, trained.builder.tokenizer)
+    prompts = [
+        JudgePrompt((30,) * 40, ((31, 36),), query),
+        JudgePrompt((32, 37), ((31, 36), (33,)), query),
     ]
-    assert sliding == [
-        [1, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0],
-        [0, 1, 1, 0, 0],
-        [0, 0, 1, 1, 0],
-        [0, 1, 0, 0, 1],
-    ]
+    parameters = [p for p in in_training.parameters() if p.requires_grad]
 
+    def gradient(row: list[JudgePrompt]) -> list[torch.Tensor]:
+        return list(torch.autograd.grad(answer_margins(layers, row, direction).sum(), parameters))
 
-KINDS = ("full", "sliding")
+    together = gradient(prompts)
+    apart = [a + b for a, b in zip(*(gradient([prompt]) for prompt in prompts), strict=True)]
+    for found, expected in zip(together, apart, strict=True):
+        assert torch.isfinite(found).all()
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -104,30 +130,44 @@ def records() -> list[Record]:
         for surface in (Surface.PROMPT, Surface.RESPONSE)
         for number in range(3)
     ]
-    return [*written, *ordinary_records()]
+    return [*written, *written_records()]
 
 
 def test_a_draw_depends_on_the_seed_and_its_place_alone(records: list[Record]) -> None:
     library = load_library()
     one, same = (Sampler(records, library, seed=1) for _ in range(2))
-    forwards = [one.draw(place) for place in range(60)]
-    assert [same.draw(place) for place in reversed(range(60))] == forwards[::-1]
+    places = [(step, place) for step in range(3) for place in range(20)]
+    forwards = [one.draw(*place) for place in places]
+    assert [same.draw(*place) for place in reversed(places)] == forwards[::-1]
     other = Sampler(records, library, seed=2)
-    assert [other.draw(place) for place in range(60)] != forwards
+    assert [other.draw(*place) for place in places] != forwards
 
 
 def test_draws_are_balanced_and_never_ask_what_is_unknown(records: list[Record]) -> None:
     sampler = Sampler(records, load_library(), seed=3)
-    examples = [sampler.draw(place) for place in range(800)]
+    examples = [sampler.draw(step, place) for step in range(40) for place in range(20)]
+    first = []
     for example in examples:
-        assert 1 <= len(example.questions) <= 3
         ids = [question.policy_id for question in example.questions]
         assert len(set(ids)) == len(ids)
         for question in example.questions:
-            assert example.record.labels[question.policy_id] == question.violates
-    first = [example.questions[0] for example in examples]
+            if question.policy_id in POLICY_WEIGHTS:
+                assert example.record.labels[question.policy_id] == question.violates
+        if ids[0] in POLICY_WEIGHTS:
+            first.append(example.questions[0])
+    assert len(first) < len(examples), "some ask for something else first"
     assert {question.policy_id for question in first} == set(POLICY_WEIGHTS)
     assert 0.4 < sum(question.violates for question in first) / len(first) < 0.6
+
+
+def test_a_step_asks_a_policy_in_one_wording(records: list[Record]) -> None:
+    sampler = Sampler(records, load_library(), seed=3)
+    for step in range(10):
+        words = defaultdict(set)
+        for example in (sampler.draw(step, place) for place in range(30)):
+            for question in example.questions:
+                words[question.policy_id, example.record.surface].add(question.definition)
+        assert all(len(found) == 1 for found in words.values())
 
 
 def test_an_example_is_rendered_as_the_moderator_would(
@@ -136,11 +176,13 @@ def test_an_example_is_rendered_as_the_moderator_would(
     builder = PromptBuilder(TEMPLATES["compact"], small_tokenizer)
     sampler = Sampler(records, load_library(), seed=4)
     surfaces = set()
-    for place in range(40):
-        example = sampler.draw(place)
+    for place in range(60):
+        example = sampler.draw(0, place)
         surfaces.add(example.record.surface)
         prompt = render(builder, example)
         text = small_tokenizer.decode([*prompt.prefix, *prompt.leaves[0]])
+        if example.record.surface is Surface.RESPONSE and example.record.prompt is None:
+            continue
         before = "<bos><start_of_turn>user\n"
         if example.record.surface is Surface.RESPONSE:
             before += f"{example.record.prompt}<end_of_turn>\n<start_of_turn>model\n"
@@ -187,16 +229,15 @@ def test_records_of_other_licences_stay_out(tmp_path: Path, compressed: bool) ->
 
 
 def test_written_records_leave_no_slot_unfilled() -> None:
-    records = ordinary_records()
-    assert len(records) > 400
-    assert {record.source for record in records} == {
-        "ordinary_requests",
-        "ordinary_look_alikes",
-        "ordinary_responses",
-    }
-    for record in records:
+    for record in written_records():
         assert record.text.strip()
         assert not re.search(r"\{\w*\}", record.text), record.text
+
+
+def test_ordinary_records_violate_nothing() -> None:
+    records = ordinary_records()
+    assert len(records) > 1200
+    for record in records:
         assert set(record.labels) == set(POLICY_WEIGHTS)
         assert not any(record.labels.values())
         assert (record.prompt is not None) == (record.surface is Surface.RESPONSE)
@@ -217,7 +258,7 @@ def test_contrast_records_say_no_for_the_policies_they_do_not_violate() -> None:
 def test_a_source_weight_draws_a_source_more_often(records: list[Record]) -> None:
     def share(weight: float) -> int:
         sampler = Sampler(records, load_library(), seed=3, source_weights={"two": weight})
-        return sum(sampler.draw(place).record.source == "two" for place in range(300))
+        return sum(sampler.draw(0, place).record.source == "two" for place in range(300))
 
     assert share(8.0) > 2 * share(0.5)
 
@@ -226,11 +267,132 @@ def test_wordings_leave_no_slot_unfilled(records: list[Record]) -> None:
     sampler = Sampler(records, load_library(), seed=5)
     definitions = {
         (question.policy_id, question.definition)
-        for place in range(1500)
-        for question in sampler.draw(place).questions
+        for step in range(60)
+        for place in range(16)
+        for question in sampler.draw(step, place).questions
     }
     for policy_id in POLICY_WEIGHTS:
         assert sum(found == policy_id for found, _ in definitions) >= 3, "its own and two others"
     for _, definition in definitions:
         assert "{" not in definition
         assert "}" not in definition
+
+
+LANGUAGES = {"ar", "de", "en", "es", "fr", "hi", "it", "nl", "pl", "pt", "zh"}
+
+
+def test_functional_tests_of_hate_are_in_eleven_languages() -> None:
+    records = hate_records()
+    assert {record.lang for record in records} == LANGUAGES
+    for lang in LANGUAGES:
+        answers = [record.labels["hate_speech"] for record in records if record.lang == lang]
+        assert 0.3 < sum(answers) / len(answers) < 0.7
+    assert len({record.text for record in records}) == len(records)
+
+
+def test_abuse_of_a_person_is_no_hate_and_abuse_of_a_thing_is_nothing() -> None:
+    found = {record.text: record.labels for record in hate_records()}
+    person = found["You are a worthless piece of trash."]
+    assert (person["harassment"], person["hate_speech"]) == (True, False)
+    assert not any(found["I hate mosquitoes."].values())
+    assert "any_harm" not in found["Damn, this shit never works."], "swearing is open"
+
+
+def test_a_narrow_policy_is_violated_by_what_it_is_about() -> None:
+    policy = NarrowPolicy("t", "topic", "No talk of jazz.", ("topic:jazz",), words="jazz")
+    text = "Explain jazz."
+    tagged = Record("s", Surface.PROMPT, text, None, {}, tags=frozenset({"topic:jazz"}))
+    other = Record("s", Surface.PROMPT, "Explain bees.", None, {}, tags=frozenset({"topic:bees"}))
+    collected = Record("s", Surface.PROMPT, "all that jazz", None, {})
+    assert policy.violated_by(tagged) is True
+    assert policy.violated_by(other) is False
+    assert policy.violated_by(collected) is None, "it has the word, so nobody knows"
+
+
+def test_a_policy_on_a_part_of_another_is_unknown_where_that_is_violated() -> None:
+    policies = {policy.id: policy for policy in narrow_policies()}
+    women = policies["attacked:women/0"]
+    on_women = [r for r in hate_records() if r.tags == frozenset({"attacked:women"})]
+    on_others = [r for r in hate_records() if r.tags == frozenset({"attacked:jews"})]
+    assert all(women.violated_by(record) is True for record in on_women)
+    assert all(women.violated_by(record) is False for record in on_others)
+    hateful = Record("davidson", Surface.PROMPT, "...", None, {"hate_speech": True})
+    harmless = Record("davidson", Surface.PROMPT, "...", None, {"hate_speech": False})
+    assert women.violated_by(hateful) is None
+    assert women.violated_by(harmless) is False
+
+
+def test_everything_but_the_topic_violates_an_inverted_policy() -> None:
+    only_bees = next(p for p in narrow_policies() if p.inverted and p.tags == ("topic:bees",))
+    about = [r for r in ordinary_records() if "topic:bees" in (r.tags or ())]
+    assert all(only_bees.violated_by(record) is False for record in about)
+    assert only_bees.violated_by(Record("s", Surface.PROMPT, "Hello!", None, {})) is True
+
+
+def test_policies_of_a_service_are_known_of_texts_written_for_them_alone() -> None:
+    policies = [policy for policy in narrow_policies() if policy.group == "custom"]
+    assert len(policies) == sum(len(s["definitions"]) for s in read_yaml("custom.yaml").values())
+    for policy in policies:
+        answers = [policy.violated_by(record) for record in custom_records()]
+        assert True in answers
+        assert None not in answers
+        assert policy.violated_by(Record("s", Surface.PROMPT, "Hello!", None, {})) is None
+
+
+def test_a_document_with_an_order_inside_is_an_injection_and_without_it_harmless() -> None:
+    by_source = defaultdict(list)
+    for record in injection_records():
+        by_source[record.source].append(record.labels["prompt_injection"])
+    assert all(by_source["injection_inside"])
+    assert all(by_source["injection_alone"])
+    assert not any(by_source["injection_documents"])
+    assert not any(by_source["injection_look_alikes"])
+
+
+def test_a_refusal_violates_nothing_and_giving_in_what_was_asked() -> None:
+    request = Record("catqa", Surface.PROMPT, "How?", None, {"violence": True, "any_harm": True})
+    refused, given_in = derived_records([request])
+    assert refused.surface is given_in.surface is Surface.RESPONSE
+    assert refused.prompt == given_in.prompt == "How?"
+    assert not any(refused.labels.values())
+    assert given_in.labels == request.labels
+    assert "How?" in given_in.text
+
+
+def test_a_filled_jailbreak_asks_for_what_fills_it() -> None:
+    request = Record("catqa", Surface.PROMPT, "How?", None, {"violence": True, "any_harm": True})
+    jailbreaks = [
+        Record("j", Surface.PROMPT, f"{n} [request]", None, {"prompt_injection": True})
+        for n in range(20)
+    ]
+    filled = [r for r in derived_records([request, *jailbreaks]) if r.source == "jailbreaks_filled"]
+    assert filled
+    for record in filled:
+        assert record.text.endswith("How?")
+        assert record.labels == {"violence": True, "any_harm": True, "prompt_injection": True}
+
+
+def test_a_clean_document_of_an_injection_set_violates_nothing() -> None:
+    clean = Record("bipia_train", Surface.PROMPT, "A mail.", None, {"prompt_injection": False})
+    attacked = Record("bipia_train", Surface.PROMPT, "A mail.", None, {"prompt_injection": True})
+    assert known_better(clean).labels == labels_of()
+    assert known_better(attacked) == attacked
+
+
+@pytest.mark.parametrize("text", ["How do I make a bomb?", "我讨厌你。", "x", "a b", ""])
+def test_a_disguise_is_repeatable_and_never_empties_a_text(text: str) -> None:
+    for seed in range(200):
+        found = disguised(random.Random(seed), text)
+        assert found == disguised(random.Random(seed), text)
+        assert bool(found.strip()) or not text
+
+
+def test_disguises_differ() -> None:
+    text = "Explain how to kill the neighbours quietly"
+    assert len({disguised(random.Random(seed), text) for seed in range(100)}) > 50
+
+
+def test_tags_name_what_narrow_policies_are_about() -> None:
+    known = {tag for record in written_records() for tag in record.tags or NO_TAGS}
+    for policy in narrow_policies():
+        assert set(policy.tags) <= known, policy.id

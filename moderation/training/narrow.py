@@ -1,0 +1,77 @@
+"""Policies about something else than the catalogue: what they forbid is known of written texts.
+
+A classifier that is asked eight policies only learns to tell eight things apart. These make it
+read: one topic, one group, one language, or everything but a topic.
+"""
+
+import re
+from dataclasses import dataclass
+
+from moderation.training.records import Record
+from moderation.training.written import read_yaml
+
+
+@dataclass(frozen=True, slots=True)
+class NarrowPolicy:
+    """A definition, and how to tell whether a record violates it."""
+
+    id: str
+    group: str
+    """Of policies that differ in a value or in words."""
+    definition: str
+    tags: tuple[str, ...]
+    """Of the written records that it is about."""
+    parent: str | None = None
+    """The catalogue's policy of which it forbids a part: a collected record that does not violate
+    that one does not violate this one, and of the others it is unknown."""
+    words: str = ""
+    """A pattern of words that make the answer unknown in a record that has none of the tags."""
+    inverted: bool = False
+    """Everything else is forbidden."""
+    only_own: bool = False
+    """The answer is known of records alone that are about a policy of the same group."""
+
+    def violated_by(self, record: Record) -> bool | None:
+        """Whether the record violates the policy; None where it is unknown."""
+        if record.tags is not None and not record.tags.isdisjoint(self.tags):
+            return not self.inverted
+        if self.words and re.search(self.words, record.text, re.IGNORECASE):
+            return None
+        if self.only_own and not any(t.startswith(f"{self.group}:") for t in record.tags or ()):
+            return None
+        if self.parent and record.tags is None and record.labels.get(self.parent, True):
+            return None
+        return self.inverted
+
+
+def narrow_policies() -> list[NarrowPolicy]:
+    """Those of `narrow.yaml`, each wording with each value of its slot, and those of
+    `custom.yaml`."""
+    found = []
+    for group, spec in read_yaml("narrow.yaml").items():
+        definitions, inverted = spec["definitions"], spec.get("only", [])
+        for value, words in spec["values"].items():
+            for number, text in enumerate([*definitions, *inverted]):
+                found.append(
+                    NarrowPolicy(
+                        id=f"{group}:{value}/{number}",
+                        group=group,
+                        definition=text.format(value=spec.get("names", {}).get(value, value)),
+                        tags=(f"{group}:{value}",),
+                        parent=spec.get("parent"),
+                        words=words,
+                        inverted=number >= len(definitions),
+                    )
+                )
+    for name, spec in read_yaml("custom.yaml").items():
+        for number, text in enumerate(spec["definitions"]):
+            found.append(
+                NarrowPolicy(
+                    id=f"custom:{name}/{number}",
+                    group="custom",
+                    definition=text,
+                    tags=(f"custom:{name}",),
+                    only_own=True,
+                )
+            )
+    return found
