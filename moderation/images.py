@@ -186,10 +186,8 @@ def _read(opened: Image.Image, kept_side: int) -> Image.Image:
 
 
 def _animation_frame(opened: Image.Image, kept_side: int) -> Image.Image:
-    image = _plain(opened)
-    if image is opened:
-        image = opened.copy()  # the next frame is decoded into the same one
-    return shrunk(ImageOps.exif_transpose(image), kept_side)
+    # a copy, even where nothing is turned: the next frame is decoded into the same image
+    return shrunk(ImageOps.exif_transpose(_plain(opened)), kept_side)
 
 
 def shrunk(image: Image.Image, kept_side: int) -> Image.Image:

@@ -85,6 +85,8 @@ def test_a_new_policy_is_asked_alone(moderator: Moderator, engine: WordEngine) -
         "poison": False,
     }
     assert [score.raw for score in verdict.scores] == [0.6, 0.6, 0.01]
+    both = moderator.judge(content, policy_set(rule("any"), rule("poison")))
+    assert [score.cached for score in both.scores] == [True, True]
 
 
 @pytest.mark.parametrize(
