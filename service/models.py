@@ -38,6 +38,7 @@ def load_judge(settings: Settings, library: PolicyLibrary, report: Report) -> Ju
             base=settings.base,
             dtype=settings.dtype,
             device=settings.device,
+            api_key=settings.remote_api_key,
             report=report,
         )
 
