@@ -7,6 +7,7 @@ only text get it where it reads back as the very same ids, and no score otherwis
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import wait
 from typing import Any
@@ -83,9 +84,10 @@ class RemoteEngine:
         self._as_text = as_text
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
-            target=self._loop.run_forever, name="wardgate-remote", daemon=True
+            target=_run, args=(self._loop,), name="wardgate-remote", daemon=True
         )
         self._thread.start()
+        self._end = weakref.finalize(self, _end, self._loop, server)
 
     def p_yes(self, asks: Sequence[Ask], caller: Caller = PATIENT) -> list[list[float]]:
         """See `Engine.p_yes`.
@@ -111,11 +113,12 @@ class RemoteEngine:
             work.cancel()  # closes the connections, whereupon servers stop working on the prompts
 
     def close(self) -> None:
-        """Closes the connections and ends the thread. Nobody may wait for a score any more."""
-        asyncio.run_coroutine_threadsafe(self._server.close(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """Closes the connections and ends the thread. Nobody may wait for a score any more.
+
+        Happens by itself, a little later, when nothing refers to the engine any more.
+        """
+        self._end()
         self._thread.join()
-        self._loop.close()
 
     async def _all(
         self, prompts: Sequence[JudgePrompt], deadline: float | None
@@ -166,6 +169,23 @@ class RemoteEngine:
             top=self._top_logprobs,
             min_mass=self._min_mass,
         )
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+def _end(loop: asyncio.AbstractEventLoop, server: ModelServer) -> None:
+    """Waits for nothing: the garbage collector may call it on the loop's own thread."""
+
+    async def close() -> None:
+        await server.close()
+        loop.stop()
+
+    asyncio.run_coroutine_threadsafe(close(), loop)
 
 
 def read_completion(body: bytes) -> Completion:

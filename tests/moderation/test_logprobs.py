@@ -26,7 +26,7 @@ def test_answers_are_found_by_their_bytes_where_there_is_no_id() -> None:
 
 
 def test_a_low_mass_is_no_score() -> None:
-    low = {7: math.log(0.05), 8: math.log(0.03), 9: math.log(0.5)}
+    low: Logprobs = {7: math.log(0.05), 8: math.log(0.03), 9: math.log(0.5)}
     with pytest.raises(Unscorable, match=r"probability of 0\.08 together, expected at least 0\.1"):
         score(low)
     assert score(low, min_mass=0.07) == pytest.approx(5 / 8)
@@ -54,7 +54,7 @@ def test_a_list_shorter_than_asked_for_bounds_nothing() -> None:
 
 
 def test_the_sampled_token_behind_the_list_does_not_lower_the_bound() -> None:
-    listed = {7: math.log(0.5), 1: math.log(0.2), 2: math.log(0.2)}
+    listed: Logprobs = {7: math.log(0.5), 1: math.log(0.2), 2: math.log(0.2)}
     with pytest.raises(Unscorable, match="leaves P"):
         score({**listed, 3: math.log(1e-6)})
 

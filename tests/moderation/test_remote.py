@@ -1,5 +1,6 @@
 """The remote engine against a server that answers, lies, stalls and dies; real HTTP throughout."""
 
+import gc
 import json
 import logging
 import math
@@ -161,6 +162,22 @@ def test_several_threads_may_ask_at_once() -> None:
     assert found == {
         number: pytest.approx(p_yes_of([2, number, 9]), abs=1e-9) for number in range(30, 42)
     }
+
+
+def test_an_engine_that_nobody_has_any_more_ends_its_thread() -> None:
+    with serving() as server:
+        engine = RemoteEngine(
+            ModelServer(server.url),
+            model=SERVED,
+            answers=AnswerTokens(YES, NO),
+            max_prompt_tokens=1024,
+        )
+        engine.p_yes([Ask(PROMPT)])
+        thread = engine._thread
+        del engine
+        gc.collect()
+        thread.join(timeout=5)
+        assert not thread.is_alive()
 
 
 def test_llama_cpps_shape_is_read_by_id() -> None:
