@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.engine.memory import forget_peak, peak_mib
 from benchmarks.engine.own_worker import ENGINE
 from benchmarks.environments import embedded_gguf, find
 from moderation.embedded.base import ensure_base
@@ -81,7 +82,7 @@ class Worker:
         line = json.dumps({"prompts": rows}) + "\n"
         tree = self._tree()
         for process in tree:
-            _forget_peak(process.pid)
+            forget_peak(process.pid)
         cpu_s, started = _cpu_s(tree), time.perf_counter()
         assert self._process.stdin is not None, "stdin is a pipe"
         self._process.stdin.write(line)
@@ -89,8 +90,8 @@ class Worker:
         scores = self._read()["scores"]
         wall_s = time.perf_counter() - started
         tree = self._tree()
-        peak = sum(_peak_kib(process.pid) for process in tree)
-        return Measured(scores, _cpu_s(tree) - cpu_s, wall_s, peak // 1024)
+        peak = sum(peak_mib(process.pid) for process in tree)
+        return Measured(scores, _cpu_s(tree) - cpu_s, wall_s, peak)
 
     def close(self) -> None:
         """Ends the worker and its children."""
@@ -194,17 +195,3 @@ def _cpu_s(tree: Sequence[psutil.Process]) -> float:
             times = process.cpu_times()
             total += times.user + times.system + times.children_user + times.children_system
     return total
-
-
-def _forget_peak(pid: int) -> None:
-    """Sets the highest resident memory back to the present one."""
-    with suppress(OSError):
-        Path(f"/proc/{pid}/clear_refs").write_text("5")
-
-
-def _peak_kib(pid: int) -> int:
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1])
-    return 0
