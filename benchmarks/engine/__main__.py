@@ -8,7 +8,7 @@ The compositional layout is another prompt (policies apart from the content), so
 comparable, and no shipped model is trained for it yet: only its cost is shown.
 
     python -m benchmarks.engine [--short] [--workloads W1 W3] [--peers transformers llama.cpp vllm]
-        [--rounds 3] [--dtype bfloat16] [--out FILE.json]
+        [--rounds 3] [--contents 10] [--dtype bfloat16] [--out FILE.json]
 """
 
 import argparse
@@ -49,7 +49,6 @@ REFERENCE = "transformers, prefix KV"
 """In float32, what scores are compared with: equal to a forward a prompt to 1e-6."""
 TOO_SLOW = {"W2": ("transformers, one by one", "transformers, as shipped")}
 """Left out unless asked for by --all: each takes minutes of processor time an item."""
-SHORT_CONTENTS = 5
 GROWN_TOKENS, GROWN_STEP = 2000, 20
 """A response of so many tokens, checked whenever so many have come."""
 
@@ -63,6 +62,7 @@ def main() -> None:
     parser.add_argument("--workloads", nargs="+", choices=list(CONTENT_TOKENS))
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS)
     parser.add_argument("--rounds", type=int, default=3, help="after one content to warm up")
+    parser.add_argument("--contents", type=int, help="at most so many of a workload")
     parser.add_argument("--all", action="store_true", help="also what takes minutes an item")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"])
     parser.add_argument("--cache", type=Path, default=default_cache())
@@ -96,10 +96,7 @@ def main() -> None:
         expected = references(
             args.cache,
             Path(logs),
-            [
-                make_workload(tokenizer, name, num_contents=SHORT_CONTENTS if args.short else None)
-                for name in names
-            ],
+            [make_workload(tokenizer, name, most=args.contents) for name in names],
         )
         with ExitStack() as stack:
             workers = []
@@ -192,7 +189,7 @@ def measure_growing(cache: Path, dtype: torch.dtype) -> dict[str, dict[str, floa
     classifier = load_embedded_base(EmbeddedBase(cache), dtype=dtype)
     engine = classifier.engine
     assert isinstance(engine, LocalEngine)
-    workload = make_workload(classifier.builder.tokenizer, "W2", num_contents=1)
+    workload = make_workload(classifier.builder.tokenizer, "W2", most=1)
     found = {}
     for layout, (whole,) in {
         "shieldgemma": workload.shieldgemma,

@@ -53,11 +53,9 @@ class Workload:
     compositional: tuple[JudgePrompt, ...]
 
 
-def make_workload(
-    tokenizer: SafeTokenizer, name: str, *, num_contents: int | None = None
-) -> Workload:
-    """The prompts of a workload: `num_contents` of them, those of a full run by default."""
-    wanted = NUM_CONTENTS[name] if num_contents is None else num_contents
+def make_workload(tokenizer: SafeTokenizer, name: str, *, most: int | None = None) -> Workload:
+    """The prompts of a workload, those of a full run or only the first ones."""
+    wanted = min(NUM_CONTENTS[name], most or NUM_CONTENTS[name])
     definitions = long_policies(tokenizer)
     ids = tokenizer.content(TEXT * 250).ids
     lengths = itertools.islice(itertools.cycle(CONTENT_TOKENS[name]), wanted)
