@@ -72,7 +72,11 @@ class Worker:
                 text=True,
                 env={**os.environ, "OMP_NUM_THREADS": "1", **side.environ},
             )
-        self.version = str(self._read()["ready"])
+        try:
+            self.version = str(self._read()["ready"])
+        except RuntimeError:
+            self.close()
+            raise
 
     def ask(self, prompts: Sequence[JudgePrompt]) -> Measured:
         """Scores prompts and measures it."""

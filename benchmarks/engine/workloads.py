@@ -57,10 +57,12 @@ def make_workload(tokenizer: SafeTokenizer, name: str, *, most: int | None = Non
     """The prompts of a workload, those of a full run or only the first ones."""
     wanted = min(NUM_CONTENTS[name], most or NUM_CONTENTS[name])
     definitions = long_policies(tokenizer)
-    ids = tokenizer.content(TEXT * 250).ids
     lengths = itertools.islice(itertools.cycle(CONTENT_TOKENS[name]), wanted)
-    # every content starts elsewhere: none may profit from what another left behind
-    contents = [ids[7 * index : 7 * index + length] for index, length in enumerate(lengths)]
+    # a number comes first: no content may profit from what another left in a prefix cache
+    contents = [
+        tokenizer.content(f"{number}. {TEXT * 250}").ids[:length]
+        for number, length in enumerate(lengths, start=1000)
+    ]
     both = [
         tuple(builder.text_prompt(Surface.PROMPT, content, definitions) for content in contents)
         for builder in (
