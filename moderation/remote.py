@@ -6,7 +6,6 @@ only text get it where it reads back as the very same ids, and no score otherwis
 
 import asyncio
 import threading
-import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import wait
@@ -16,7 +15,7 @@ from pydantic import ValidationError
 
 from moderation.caller import PATIENT, Caller
 from moderation.engine import Ask
-from moderation.errors import EngineError, EngineTimeout, Unscorable, UnsupportedModality
+from moderation.errors import EngineError, Unscorable, UnsupportedModality
 from moderation.logprobs import MIN_MASS, AnswerTokens, Completion, score_of
 from moderation.model_server import ModelServer
 from moderation.prompts import JudgePrompt
@@ -107,7 +106,7 @@ class RemoteEngine:
         work = asyncio.run_coroutine_threadsafe(self._all(prompts, caller.deadline), self._loop)
         try:
             while not wait([work], timeout=_CHECK_EVERY_S).done:
-                caller.check()
+                caller.check()  # the deadline too
             return work.result()
         finally:
             work.cancel()  # closes the connections, whereupon servers stop working on the prompts
@@ -123,12 +122,9 @@ class RemoteEngine:
     async def _all(
         self, prompts: Sequence[JudgePrompt], deadline: float | None
     ) -> list[list[float]]:
-        left_s = None if deadline is None else deadline - time.monotonic()
         try:
-            async with asyncio.timeout(left_s), asyncio.TaskGroup() as group:
+            async with asyncio.TaskGroup() as group:
                 scores = [group.create_task(self._each(prompt, deadline)) for prompt in prompts]
-        except TimeoutError:
-            raise EngineTimeout("the deadline passed before the whole content was scored") from None
         except ExceptionGroup as failures:
             raise _first(failures) from None
         return [task.result() for task in scores]

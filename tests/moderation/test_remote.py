@@ -36,7 +36,7 @@ from moderation.logprobs import AnswerTokens
 from moderation.model_server import ModelServer
 from moderation.moderator import Moderator
 from moderation.prompts import JudgePrompt
-from moderation.remote import RemoteEngine, TextPrompts
+from moderation.remote import RemoteEngine, TextPrompts, read_completion
 from moderation.remote_models import RemoteSpec, load_remote, read_spec
 from policies import Surface, load_library
 from tests.moderation.small_tokenizer import small_tokenizer_json
@@ -240,6 +240,12 @@ def test_garbage_is_an_error_that_does_not_repeat_it(body: bytes) -> None:
     assert SECRET not in str(raised.value)
 
 
+def test_the_error_about_garbage_does_not_carry_it_into_a_traceback() -> None:
+    with pytest.raises(EngineError) as raised:
+        read_completion(SECRET.encode())
+    assert raised.value.__suppress_context__
+
+
 def test_an_answer_without_logprobs_is_unscorable() -> None:
     with pytest.raises(Unscorable, match="returned no logprobs"):
         answer_of(lambda body: completion(None, prompt_tokens=len(body["prompt"])))
@@ -312,32 +318,32 @@ def test_any_other_status_is_an_error_at_once(status: int) -> None:
 
 
 def test_retries_end_before_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_server, "FIRST_DELAY_S", 0.4)
+    monkeypatch.setattr(model_server, "FIRST_DELAY_S", 20.0)
     started = time.monotonic()
     with pytest.raises(EngineError, match="status 503"):
-        answer_of(lambda _: Reply(status=503), within(0.5))
-    assert time.monotonic() - started < 0.9
+        answer_of(lambda _: Reply(status=503), within(8))
+    assert time.monotonic() - started < 5
 
 
 def test_a_slow_server_is_not_waited_for_past_the_deadline() -> None:
     started = time.monotonic()
     with pytest.raises(EngineTimeout, match="the deadline passed"):
         answer_of(lambda body: Reply(body=honest(body).body, delay_s=3), within(0.3))
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 2.5
 
 
 def test_a_slow_server_is_not_waited_for_past_the_time_out() -> None:
     started = time.monotonic()
     with pytest.raises(EngineTimeout, match=r"did not answer within 0\.2 s"):
         answer_of(lambda body: Reply(body=honest(body).body, delay_s=3), timeout_s=0.2)
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 2.5
 
 
 def test_waiting_for_a_connection_does_not_count_as_the_servers_time() -> None:
     prompts = [Ask(JudgePrompt((2, 30 + index), ((9,),))) for index in range(5)]
     with (
-        serving(lambda body: Reply(body=honest(body).body, delay_s=0.15)) as server,
-        engine_at(server.url, timeout_s=0.4, max_connections=1) as engine,
+        serving(lambda body: Reply(body=honest(body).body, delay_s=0.4)) as server,
+        engine_at(server.url, timeout_s=1.5, max_connections=1) as engine,
     ):
         assert len(engine.p_yes(prompts)) == 5
 
@@ -366,7 +372,7 @@ def test_a_caller_who_leaves_ends_the_requests() -> None:
         with pytest.raises(CallerLeft):
             engine.p_yes([Ask(PROMPT)], Caller(has_left=left.is_set))
         assert began.is_set()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 2.5
         server.script = honest
         assert engine.p_yes([Ask(PROMPT)])  # the engine is as good as before
 
@@ -374,7 +380,7 @@ def test_a_caller_who_leaves_ends_the_requests() -> None:
 def test_one_failure_among_many_is_the_failure_of_all() -> None:
     def answer(body: dict[str, Any]) -> Reply:
         bad = body["prompt"][1] == 35
-        return Reply(status=400) if bad else Reply(body=honest(body).body, delay_s=0.5)
+        return Reply(status=400) if bad else Reply(body=honest(body).body, delay_s=5)
 
     asks = [Ask(JudgePrompt((2, 30 + index), ((9,), (10,)))) for index in range(8)]
     started = time.monotonic()
@@ -384,7 +390,7 @@ def test_one_failure_among_many_is_the_failure_of_all() -> None:
         pytest.raises(EngineError, match="status 400"),
     ):
         engine.p_yes(asks)
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 4
 
 
 def test_nobody_listening_is_an_error_after_retries() -> None:
