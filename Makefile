@@ -6,12 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help install run test check bench format clean
+.PHONY: help install run test test-peers check bench format clean
 
 help:
 	@echo "make run    start the service with the embedded models"
 	@echo "make test   run all tests (under 15 minutes on two cores)"
 	@echo "make check  format, lint and types, as CI runs them"
+	@echo "make test-peers  the remote engine against real llama.cpp and vLLM servers: the first run"
+	@echo "            downloads 1.5 GB and compiles for 20 minutes, each takes 8 GB of memory"
 	@echo "make bench  the short benchmark (a few minutes)"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -29,6 +31,9 @@ run: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/pytest
+
+test-peers: $(STAMP)
+	$(BIN)/pytest -m peer tests/peers
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -49,6 +49,8 @@ class Killed(BaseException):
 class Faulty:
     """The engine, which fails on poisoned content and dies when told."""
 
+    is_concurrent = False
+
     def __init__(self, engine: Engine, poison_ids: tuple[int, ...]) -> None:
         self.max_prompt_tokens = engine.max_prompt_tokens
         self.dies = False

@@ -28,7 +28,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     classifier = load_embedded(EmbeddedBase(args.cache), dtype=preferred_dtype("cpu"))
-    (prompt,) = make_workload(classifier, "W3").shieldgemma
+    (prompt,) = make_workload(classifier.builder.tokenizer, "W3").shieldgemma
     seconds = []
     for _ in range(12):
         started = time.perf_counter()

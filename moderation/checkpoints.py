@@ -64,6 +64,10 @@ _ARCHITECTURES = {
 }
 
 
+class Elsewhere(nn.Module):
+    """Stands for a model in another process: it has no weights, and calling it fails."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classifier:
     """A loaded and checked model, ready to judge."""
@@ -72,7 +76,7 @@ class Classifier:
     engine: Engine
     builder: PromptBuilder
     model: nn.Module
-    """The causal language model itself."""
+    """The causal language model itself; an `Elsewhere` for one on a model server."""
     window_tokens: int
     """Content tokens of one classifier call at most."""
     to_pixels: Callable[[Any], Tensor] | None
@@ -122,7 +126,7 @@ def load_checkpoint(
         )
     checks = [f"architecture {architecture.model_class.__name__}", f"dtype {_dtype_name(dtype)}"]
     safe = read_tokenizer(source)
-    yes_id, no_id = _answer_ids(safe, config)
+    yes_id, no_id = answer_ids(safe, config)
     checks.append(f"answer ids Yes={yes_id} No={no_id}")
     model = read_weights(source, architecture.model_class, dtype)
     if isinstance(model, ShieldGemma2ForImageClassification):
@@ -205,8 +209,12 @@ def _template(name: str, architecture: _Architecture) -> Template:
     return template
 
 
-def _answer_ids(safe: SafeTokenizer, config: PretrainedConfig) -> tuple[int, int]:
-    """Ids of Yes and No, from the tokenizer; the configuration must not say otherwise."""
+def answer_ids(safe: SafeTokenizer, config: PretrainedConfig | None = None) -> tuple[int, int]:
+    """Ids of Yes and No, from the tokenizer; the configuration must not say otherwise.
+
+    Raises:
+        ModelRefused: an answer is not one token, or not the token that the configuration says.
+    """
     found = {}
     for word in ("Yes", "No"):
         ids = safe.content(word).ids

@@ -58,6 +58,8 @@ class Engine(Protocol):
 
     max_prompt_tokens: int
     """Tokens that the longest single prompt may have."""
+    is_concurrent: bool
+    """Whether calls from several threads are worked on at the same time, not one after another."""
 
     def p_yes(self, asks: Sequence[Ask], caller: Caller = PATIENT) -> list[list[float]]:
         """P(Yes) of every leaf of every ask, in order.
@@ -80,6 +82,8 @@ class LocalEngine:
     In float32 the scores equal one plain forward a prompt to 1e-4; in bfloat16 no two batch
     shapes agree better than about 1e-2 (neither do transformers' own).
     """
+
+    is_concurrent = False
 
     def __init__(
         self,

@@ -6,15 +6,20 @@ Importing this module and listing the models stays quick; torch is imported when
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import SecretStr
+
 from moderation.embedded.base import PACKAGE, PACKAGE_VERSION, EmbeddedBase
-from moderation.errors import ModelRefused
+from moderation.errors import ModelRefused, ModelUnavailable
 
 if TYPE_CHECKING:
     from moderation.checkpoints import Classifier
 
+REMOTE_SUFFIXES = (".yaml", ".yml")
+"""A name that ends so is the file of a model on a server."""
 DTYPES = ("float32", "bfloat16")
 """Numeric types that a model may compute in."""
 
@@ -47,21 +52,25 @@ def load_classifier(
     base: EmbeddedBase,
     dtype: str | None = None,
     device: str = "cpu",
+    api_key: SecretStr | None = None,
     report: Callable[[str], None] = lambda _: None,
     kept_image_bytes: int | None = None,
 ) -> "Classifier":
     """Loads and checks a classifier.
 
     Args:
-        name: one of `describe()`, else a directory or a hub id.
+        name: one of `describe()`, else a directory, a hub id, or the YAML file of a model on a
+            server (`moderation.remote_models.RemoteSpec`).
         base: of the embedded models; the others do not use it.
         dtype: "float32" or "bfloat16"; what this machine computes fastest by default.
-        device: a torch device.
+        device: a torch device. A model on a server has its own dtype and device.
+        api_key: of the model server.
         report: told in a few words what is being done, for progress.
         kept_image_bytes: of a model with a vision tower, see `LocalEngine`, whose default None is.
 
     Raises:
-        ModelUnavailable: the files cannot be found, read or converted.
+        ModelUnavailable: the files cannot be found, read or converted, or the server cannot be
+            reached.
         ModelRefused: a check of the checkpoint failed, `dtype` is none of `DTYPES`, or there is no
             such device.
     """
@@ -70,6 +79,8 @@ def load_classifier(
             f"cannot compute in {dtype!r}; expected {' or '.join(DTYPES)}"
             " (float16 overflows in Gemma 3)"
         )
+    if is_remote(name):
+        return _load_remote(name, api_key, report)
     report("starting torch")
     # torch and transformers take seconds to import; a listing or a --help must not wait for them
     import torch
@@ -98,6 +109,26 @@ def load_classifier(
         device=device,
         kept_image_bytes=KEPT_BYTES if kept_image_bytes is None else kept_image_bytes,
     )
+
+
+def is_remote(name: str) -> bool:
+    """Whether the name is the file of a model on a server."""
+    return name.endswith(REMOTE_SUFFIXES)
+
+
+def _load_remote(
+    name: str, api_key: SecretStr | None, report: Callable[[str], None]
+) -> "Classifier":
+    if find_spec("httpx") is None:
+        raise ModelUnavailable(
+            "models on a server need the extra 'remote': pip install 'wardgate[remote]'"
+        )
+    report("reading the tokenizer")
+    from moderation.remote_models import load_remote, read_spec
+
+    spec = read_spec(Path(name).expanduser())
+    report(f"asking the model server for {spec.model}")
+    return load_remote(spec, name=name, api_key=api_key)
 
 
 def describe(base: EmbeddedBase) -> tuple[ModelEntry, ...]:

@@ -21,6 +21,8 @@ class ScheduledEngine:
     Callers wait on their own threads, one thread does the work.
     """
 
+    is_concurrent = True
+
     def __init__(self, engine: Engine, *, max_batch_tokens: int, max_retry_after_s: float) -> None:
         """
         Args:

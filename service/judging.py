@@ -125,6 +125,13 @@ class Judging:
         for work in self._open.copy():
             abandon(work, self._closed)
 
+    def _overloaded(self) -> EngineOverloaded:
+        found = f"{len(self._open)} of {self._capacity} requests"
+        if self._schedulers:
+            return self._schedulers[0].overloaded(found)
+        # nobody here knows how long a model server takes
+        return EngineOverloaded(f"the {QUEUE} has {found}; retry in 1 s", retry_after_s=1.0)
+
     async def _answer(
         self,
         content: Content,
@@ -135,7 +142,7 @@ class Judging:
         if self._closed is not None:
             raise EngineClosed(str(self._closed))
         if len(self._open) >= self._capacity and not caller.admitted:
-            raise self._schedulers[0].overloaded(f"{len(self._open)} of {self._capacity} requests")
+            raise self._overloaded()
         work = in_background(
             lambda: self._moderator.judge(content, policy_set, caller=caller, growing=growing),
             name="judge",
@@ -168,6 +175,8 @@ def start_judging(
 ) -> Judging:
     """Puts the engines of a moderator behind schedulers, which run from now on.
 
+    An engine that works for several callers at a time is left as it is.
+
     Args:
         moderator: used by nobody else from now on.
         metrics, capacity: see `Judging`.
@@ -177,7 +186,9 @@ def start_judging(
 
     schedulers: list[AskScheduler] = []
 
-    def behind_scheduler(engine: "Engine") -> ScheduledEngine:
+    def behind_scheduler(engine: "Engine") -> "Engine":
+        if engine.is_concurrent:  # a model server packs what comes by itself
+            return engine
         scheduled = ScheduledEngine(
             engine, max_batch_tokens=max_batch_tokens, max_retry_after_s=max_retry_after_s
         )

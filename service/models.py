@@ -41,6 +41,7 @@ def load_moderator(settings: Settings, library: PolicyLibrary, report: Report) -
             base=settings.base,
             dtype=settings.dtype,
             device=settings.device,
+            api_key=settings.remote_api_key,
             report=report,
             kept_image_bytes=settings.image_cache_bytes,
         )

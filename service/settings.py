@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -39,8 +39,8 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     model: str = Field(
         "embedded",
-        description="The classifier for text: a name of `wardgate models list`, a directory or a"
-        " hub id.",
+        description="The classifier for text: a name of `wardgate models list`, a directory, a hub"
+        " id, or the YAML file of a model on a server (docs/remote.md).",
     )
     image_model: str | None = Field(
         None,
@@ -118,6 +118,10 @@ class Settings(BaseSettings):
         None,
         description="A directory or hub id of Gemma 3 270M, used for the embedded models instead of"
         " the packaged weights.",
+    )
+    remote_api_key: SecretStr | None = Field(
+        None,
+        description="Sent to the model server as a bearer token, where `model` is on one.",
     )
     dtype: Literal["float32", "bfloat16"] | None = Field(
         None,

@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from moderation.embedded.base import EmbeddedBase
 
 
@@ -22,3 +24,9 @@ def default_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
 def default_base(environ: Mapping[str, str] = os.environ) -> EmbeddedBase:
     """The base of the embedded models; `WARDGATE_EMBEDDED_BASE` names another copy of it."""
     return EmbeddedBase(default_cache_dir(environ), environ.get("WARDGATE_EMBEDDED_BASE") or None)
+
+
+def remote_api_key(environ: Mapping[str, str] = os.environ) -> SecretStr | None:
+    """What a model server is sent as a bearer token: `WARDGATE_REMOTE_API_KEY`."""
+    key = environ.get("WARDGATE_REMOTE_API_KEY")
+    return SecretStr(key) if key else None

@@ -8,7 +8,7 @@ import typer
 
 from wardgate.environment import default_base
 from wardgate.loading import open_classifier
-from wardgate.models_commands import DtypeOption, JsonOption
+from wardgate.models_commands import MODEL_HELP, DtypeOption, JsonOption
 from wardgate.output import FAILED, WRONG_USE, print_error, print_json, stderr, stdout
 from wardgate.policies_commands import PolicyDirOption
 from wardgate.progress import RecordProgress
@@ -38,9 +38,7 @@ def run(
         str, typer.Option(help="The policy set, or all: every policy, at threshold 0.5.")
     ] = "all",
     policy_dir: PolicyDirOption = None,
-    model: Annotated[
-        str, typer.Option(help="A model of `wardgate models list`, a directory or a hub id.")
-    ] = "embedded",
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
     sample: Annotated[
         int | None,
         typer.Option(min=1, help="Only this many records, chosen by a hash of seed and id."),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from moderation.embedded.base import EmbeddedBase
 from moderation.registry import describe, load_classifier
+from wardgate.environment import remote_api_key
 
 if TYPE_CHECKING:
     from moderation.checkpoints import Classifier
@@ -34,4 +35,11 @@ def open_classifier(
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # transformers' notes to its developers
-        return load_classifier(name, base=base, dtype=dtype, device=device, report=report)
+        return load_classifier(
+            name,
+            base=base,
+            dtype=dtype,
+            device=device,
+            api_key=remote_api_key(),
+            report=report,
+        )

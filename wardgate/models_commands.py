@@ -34,6 +34,10 @@ DtypeOption = Annotated[
         help="float32 or bfloat16; what this machine computes fastest by default.",
     ),
 ]
+MODEL_HELP = (
+    "A model of `wardgate models list`, a directory, a hub id, or the YAML file of a model on a"
+    " server."
+)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
@@ -54,14 +58,15 @@ def list_models(as_json: JsonOption = False) -> None:
             "yes" if entry.on_disk else "no",
         )
     stdout().print(table)
-    stdout().print("Any other name is read as a directory or a hub id.")
+    stdout().print(
+        "Any other name is read as a directory or a hub id; one that ends with .yaml as the file of"
+        " a model on a server."
+    )
 
 
 @app.command(epilog="Example: wardgate models check ./my-shieldgemma --dtype float32")
 def check(
-    name: Annotated[
-        str, typer.Argument(help="A model of `wardgate models list`, a directory or a hub id.")
-    ],
+    name: Annotated[str, typer.Argument(help=MODEL_HELP)],
     dtype: DtypeOption = None,
     as_json: JsonOption = False,
 ) -> None:

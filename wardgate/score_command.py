@@ -24,7 +24,7 @@ from moderation.verdict import Verdict, verdict_to_dict
 from policies import PolicyError, PolicyLibrary, PolicySet, Surface, load_library
 from wardgate.environment import default_base
 from wardgate.loading import open_classifier
-from wardgate.models_commands import DtypeOption, JsonOption
+from wardgate.models_commands import MODEL_HELP, DtypeOption, JsonOption
 from wardgate.output import (
     FAILED,
     error_object,
@@ -95,9 +95,7 @@ def score(
         str, typer.Option(help="The policy set, or all: every policy, at threshold 0.5.")
     ] = "default",
     policy_dir: PolicyDirOption = None,
-    model: Annotated[
-        str, typer.Option(help="A model of `wardgate models list`, a directory or a hub id.")
-    ] = "embedded",
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
     image_model: Annotated[
         str | None, typer.Option(help="Judges what images show; none by default.")
     ] = None,

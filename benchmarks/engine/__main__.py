@@ -1,21 +1,24 @@
-"""The engine beside its peers on the embedded 270M, in turns in one process.
+"""The engine beside its peers on the embedded 270M, untrained, so that all have the same weights.
 
-Every side gets the same token ids. Times are processor seconds of this process an item (one
-content under six policies), the median over the rounds, with wall seconds beside them; ratios are
-of processor seconds. Scores are compared with a float32 forward a prompt. The compositional
-layout is another prompt (policies apart from the content), so its scores are not comparable, and
-no shipped model is trained for it yet: only its cost is shown.
+Every side is a process of its own with one thread and gets the same token ids, all prompts of a
+workload at once; the sides take turns, in every round each once. Times are processor seconds of a
+side's processes an item (one content under six policies), the median over the rounds, with wall
+seconds beside them; ratios are of processor seconds. Scores are compared with a float32 forward.
+The compositional layout is another prompt (policies apart from the content), so its scores are not
+comparable, and no shipped model is trained for it yet: only its cost is shown.
 
-    python -m benchmarks.engine [--short] [--workloads W1 W3] [--dtype bfloat16] [--out FILE.json]
+    python -m benchmarks.engine [--short] [--workloads W1 W3] [--peers transformers llama.cpp vllm]
+        [--rounds 3] [--contents 10] [--dtype bfloat16] [--out FILE.json]
 """
 
 import argparse
 import json
 import platform
-import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,113 +26,183 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks.engine.peers import Score, transformers_peers
-from benchmarks.engine.workloads import CONTENT_TOKENS, POLICIES, Workload, make_workload
-from moderation.checkpoints import Classifier, preferred_dtype
-from moderation.embedded.base import EmbeddedBase
-from moderation.embedded.models import load_embedded
-from moderation.engine import Ask, Engine, LocalEngine
+from benchmarks.engine.workers import Measured, Side, Worker, all_sides, own_side
+from benchmarks.engine.workloads import (
+    CONTENT_TOKENS,
+    POLICIES,
+    POLICY_TOKENS,
+    Workload,
+    make_workload,
+    needed_gflop,
+)
+from benchmarks.environments import default_cache
+from moderation.checkpoints import answer_ids, preferred_dtype
+from moderation.embedded.base import EmbeddedBase, ensure_base
+from moderation.embedded.models import load_embedded_base
+from moderation.engine import Ask, LocalEngine
 from moderation.growing import GrowingContent
 from moderation.prompts import JudgePrompt
+from moderation.weights import read_config, read_tokenizer
 
+PEERS = ("transformers", "llama.cpp", "vllm")
+REFERENCE = "transformers, prefix KV"
+"""In float32, what scores are compared with: equal to a forward a prompt to 1e-6."""
+TOO_SLOW = {"W2": ("transformers, one by one", "transformers, as shipped")}
+"""Left out unless asked for by --all: each takes minutes of processor time an item."""
 GROWN_TOKENS, GROWN_STEP = 2000, 20
 """A response of so many tokens, checked whenever so many have come."""
 
 
 def main() -> None:
     """Reads the command line, measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--short", action="store_true", help="W3 and growing, two rounds")
     parser.add_argument("--workloads", nargs="+", choices=list(CONTENT_TOKENS))
-    parser.add_argument("--rounds", type=int, default=3, help="counted ones, after one to warm up")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS)
+    parser.add_argument("--rounds", type=int, default=3, help="after a short text to warm up")
+    parser.add_argument("--contents", type=int, help="at most so many of a workload")
+    parser.add_argument("--all", action="store_true", help="also what takes minutes an item")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "wardgate")
+    parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--out", type=Path, help="also write the result as JSON")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     dtype = getattr(torch, args.dtype) if args.dtype else preferred_dtype("cpu")
+    dtype_name = str(dtype).removeprefix("torch.")
     names = args.workloads or (["W3"] if args.short else list(CONTENT_TOKENS))
     rounds = 2 if args.short else args.rounds
-    base = EmbeddedBase(args.cache)
-    classifier = load_embedded(base, dtype=dtype)
-    reference = load_embedded(base, dtype=torch.float32)
+    base = str(ensure_base(args.cache))
+    tokenizer = read_tokenizer(base)
+    sides, missing = all_sides(args.cache, dtype_name, args.peers, answer_ids(tokenizer))
     result: dict[str, Any] = {
-        "machine": f"{platform.machine()}, {cpu_name()}, {args.threads} thread(s)",
-        "dtype": classifier.info.dtype,
-        "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
+        "machine": f"{platform.machine()}, {cpu_name()}, one thread a side",
+        "dtype": dtype_name,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "policies": POLICIES,
+        "policy_tokens": POLICY_TOKENS,
         "rounds": rounds,
         "matrix_gflop_per_cpu_s": round(matrix_rate(dtype), 1),
+        "left_out": missing,
         "workloads": {},
     }
-    print(f"{result['machine']}; {result['dtype']}; {result['versions']}")
+    print(f"{result['machine']}; {dtype_name}")
     print(f"matrix products: {result['matrix_gflop_per_cpu_s']} GFLOP a processor second")
-    for name in names:
-        rows = measure(classifier, reference, make_workload(classifier, name), rounds)
-        result["workloads"][name] = rows
-        print_rows(name, rows)
-    result["growing"] = measure_growing(classifier)
+    print(*missing, sep="\n")
+    config = read_config(base)
+    warm_up = make_workload(tokenizer, "W3")
+    rate = float(result["matrix_gflop_per_cpu_s"])
+    with tempfile.TemporaryDirectory() as logs:
+        expected = references(
+            args.cache,
+            Path(logs),
+            [make_workload(tokenizer, name, most=args.contents) for name in names],
+        )
+        with ExitStack() as stack:
+            workers = []
+            for index, side in enumerate(sides):
+                if all(side.name in slow_in(name, args.all) for name in names):
+                    continue
+                worker = Worker(side, Path(logs) / f"{index}.log")
+                workers.append(stack.enter_context(closing(worker)))
+                result["versions"][side.name] = worker.version
+            for workload, right in expected:
+                slow = slow_in(workload.name, args.all)
+                for name in slow:
+                    print(f"{name} is left out of {workload.name}: minutes an item; see --all")
+                chosen = [worker for worker in workers if worker.side.name not in slow]
+                rows = measure(chosen, workload, right, warm_up=warm_up, rounds=rounds)
+                gflop = statistics.fmean(
+                    needed_gflop(each, config) for each in workload.shieldgemma
+                )
+                for row in rows:
+                    row["of_matrix_rate"] = gflop / row["cpu_s"] / rate
+                result["workloads"][workload.name] = {
+                    "contents": len(workload.shieldgemma),
+                    "needed_gflop": gflop,
+                    "left_out": slow,
+                    "sides": rows,
+                }
+                print_rows(workload, rows, gflop)
+    result["growing"] = measure_growing(args.cache, dtype)
     for layout, grown in result["growing"].items():
         print(
             f"growing to {GROWN_TOKENS} tokens, checked every {GROWN_STEP}, {layout}:"
             f" {grown['all_checks_cpu_s']:.2f} s, one check of the whole"
             f" {grown['one_check_cpu_s']:.2f} s, {grown['ratio']:.1f} times"
         )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    result["peak_memory_mib_with_both_models"] = peak // 1024
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
+def slow_in(workload: str, wants_all: bool) -> tuple[str, ...]:
+    """Names of the sides that are left out of a workload."""
+    return () if wants_all else TOO_SLOW.get(workload, ())
+
+
+def references(
+    cache: Path, logs: Path, workloads: Sequence[Workload]
+) -> list[tuple[Workload, list[float]]]:
+    """Every workload with its scores in float32."""
+    side = own_side(cache, "float32", "the reference", REFERENCE)
+    with closing(Worker(side, logs / "reference.log")) as worker:
+        return [(each, worker.ask(each.shieldgemma).scores) for each in workloads]
+
+
 def measure(
-    classifier: Classifier, reference: Classifier, workload: Workload, rounds: int
+    workers: Sequence[Worker],
+    workload: Workload,
+    expected: Sequence[float],
+    *,
+    warm_up: Workload,
+    rounds: int,
 ) -> list[dict[str, Any]]:
     """A row a side: seconds an item, the ratio to ours, and how far its scores are off."""
-    ours: Score = partial(ask_all, classifier.engine)
-    sides: dict[str, tuple[Score, tuple[JudgePrompt, ...]]] = {
-        "wardgate": (ours, workload.shieldgemma),
-        "wardgate, compositional": (ours, workload.compositional),
-    }
-    for name, score in transformers_peers(classifier).items():
-        sides[name] = (score, workload.shieldgemma)
-    one_by_one = transformers_peers(reference)["transformers, one by one"]
-    expected = one_by_one(workload.shieldgemma)
-    cpu: dict[str, list[float]] = {name: [] for name in sides}
-    wall: dict[str, list[float]] = {name: [] for name in sides}
-    gaps: dict[str, list[float]] = {}
-    for index in range(rounds + 1):
-        for name, (score, prompts) in sides.items():
-            scores, cpu_s, wall_s = timed(partial(score, prompts))
-            if index:  # the first round warms up
-                cpu[name].append(cpu_s / len(prompts))
-                wall[name].append(wall_s / len(prompts))
-            gaps[name] = [abs(found - right) for found, right in zip(scores, expected, strict=True)]
-    own = statistics.median(cpu["wardgate"])
+    for worker in workers:
+        worker.ask(prompts_of(worker.side, warm_up))
+    found: dict[str, list[Measured]] = {worker.side.name: [] for worker in workers}
+    for _ in range(rounds):
+        for worker in workers:
+            measured = worker.ask(prompts_of(worker.side, workload))
+            found[worker.side.name].append(measured)
+    num_items = len(workload.shieldgemma)
+    own = statistics.median(each.cpu_s for each in found["wardgate"]) / num_items
     rows = []
-    for name, (_, prompts) in sides.items():
-        comparable = prompts is workload.shieldgemma
-        seconds = statistics.median(cpu[name])
+    for worker in workers:
+        side, runs = worker.side, found[worker.side.name]
+        seconds = [each.cpu_s / num_items for each in runs]
+        gaps = [abs(a - b) for a, b in zip(runs[-1].scores, expected, strict=True)]
+        comparable = side.layout == "shieldgemma"
+        tokens = sum(prompt.num_tokens for prompt in prompts_of(side, workload))
         rows.append(
             {
-                "side": name,
-                "tokens": round(sum(prompt.num_tokens for prompt in prompts) / len(prompts)),
-                "cpu_s": seconds,
-                "cpu_s_min_max": [min(cpu[name]), max(cpu[name])],
-                "wall_s": statistics.median(wall[name]),
-                "ratio": seconds / own,
-                "mean_dp": statistics.fmean(gaps[name]) if comparable else None,
-                "max_dp": max(gaps[name]) if comparable else None,
+                "side": side.name,
+                "dtype": side.dtype,
+                "tokens": round(tokens / num_items),
+                "cpu_s": statistics.median(seconds),
+                "cpu_s_min_max": [min(seconds), max(seconds)],
+                "wall_s": statistics.median(each.wall_s for each in runs) / num_items,
+                "ratio": statistics.median(seconds) / own,
+                "peak_mib": max(each.peak_mib for each in runs),
+                "mean_dp": statistics.fmean(gaps) if comparable else None,
+                "max_dp": max(gaps) if comparable else None,
             }
         )
     return rows
 
 
-def measure_growing(classifier: Classifier) -> dict[str, dict[str, float]]:
+def prompts_of(side: Side, workload: Workload) -> tuple[JudgePrompt, ...]:
+    """The prompts of a workload in a side's layout."""
+    return workload.compositional if side.layout == "compositional" else workload.shieldgemma
+
+
+def measure_growing(cache: Path, dtype: torch.dtype) -> dict[str, dict[str, float]]:
     """By layout, processor seconds of all checks of a growing content, and of one at its end."""
+    classifier = load_embedded_base(EmbeddedBase(cache), dtype=dtype)
     engine = classifier.engine
     assert isinstance(engine, LocalEngine)
-    workload = make_workload(classifier, "W2")
+    workload = make_workload(classifier.builder.tokenizer, "W2", most=1)
     found = {}
     for layout, (whole,) in {
         "shieldgemma": workload.shieldgemma,
@@ -137,9 +210,9 @@ def measure_growing(classifier: Classifier) -> dict[str, dict[str, float]]:
     }.items():
         check_once = partial(check_growing, engine, whole, [GROWN_TOKENS])
         check_once()  # warms up
-        _, once, _ = timed(check_once)
+        once = timed(check_once)
         lengths = range(GROWN_STEP, GROWN_TOKENS + 1, GROWN_STEP)
-        _, all_checks, _ = timed(partial(check_growing, engine, whole, lengths))
+        all_checks = timed(partial(check_growing, engine, whole, lengths))
         found[layout] = {
             "one_check_cpu_s": once,
             "all_checks_cpu_s": all_checks,
@@ -156,23 +229,17 @@ def check_growing(engine: LocalEngine, whole: JudgePrompt, lengths: Iterable[int
         engine.p_yes([Ask(prompt, growing=growing)])
 
 
-def ask_all(engine: Engine, prompts: Sequence[JudgePrompt]) -> list[float]:
-    """The scores of all prompts, in order, asked together."""
-    scores = engine.p_yes([Ask(prompt) for prompt in prompts])
-    return [p_yes for each in scores for p_yes in each]
-
-
-def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """The result, processor seconds and wall seconds."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    result = work()
-    return result, time.process_time() - cpu, time.perf_counter() - wall
+def timed(work: Callable[[], Any]) -> float:
+    """Processor seconds of this process."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
 
 
 def matrix_rate(dtype: torch.dtype) -> float:
     """GFLOP a processor second of a product of the model's shape, the best of five."""
     left, right = torch.randn(2048, 640).to(dtype), torch.randn(640, 2048).to(dtype)
-    seconds = min(timed(lambda: [left @ right for _ in range(5)])[1] / 5 for _ in range(5))
+    seconds = min(timed(lambda: [left @ right for _ in range(5)]) / 5 for _ in range(5))
     return 2 * 2048 * 640 * 2048 / seconds / 1e9
 
 
@@ -185,21 +252,22 @@ def cpu_name() -> str:
     return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "unknown")
 
 
-def print_rows(name: str, rows: list[dict[str, Any]]) -> None:
+def print_rows(workload: Workload, rows: list[dict[str, Any]], gflop: float) -> None:
     """One table."""
+    title = f"{workload.name}: {len(workload.shieldgemma)} contents, {gflop:.0f} GFLOP each"
     print(
-        f"\n{name:<28} {'tokens':>7} {'CPU s':>7} {'wall s':>7} {'ratio':>6} {'mean dP':>9}"
-        f" {'max dP':>9}"
+        f"\n{title:<40} {'tokens':>6} {'CPU s':>7} {'wall s':>7} {'ratio':>6} {'of rate':>7}"
+        f" {'MiB':>6} {'mean dP':>8} {'max dP':>8}"
     )
     for row in rows:
-        gaps = (
-            f"{row['mean_dp']:>9.1e} {row['max_dp']:>9.1e}"
-            if row["max_dp"] is not None
-            else f"{'-':>9} {'-':>9}"
+        comparable = row["max_dp"] is not None
+        numbers = (
+            f"{row['mean_dp']:>8.1e} {row['max_dp']:>8.1e}" if comparable else f"{'-':>8} {'-':>8}"
         )
+        rate = f"{row['of_matrix_rate']:>7.0%}" if comparable else f"{'-':>7}"
         print(
-            f"{row['side']:<28} {row['tokens']:>7} {row['cpu_s']:>7.3f} {row['wall_s']:>7.3f}"
-            f" {row['ratio']:>6.2f} {gaps}"
+            f"{row['side']:<40} {row['tokens']:>6} {row['cpu_s']:>7.3f} {row['wall_s']:>7.3f}"
+            f" {row['ratio']:>6.2f} {rate} {row['peak_mib']:>6} {numbers}"
         )
 
 

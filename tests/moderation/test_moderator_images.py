@@ -241,6 +241,8 @@ def test_an_image_is_not_read_after_the_deadline(engine: WordEngine) -> None:
 class Seen:
     """A classifier's engine, and how many asks each of its calls had."""
 
+    is_concurrent = False
+
     def __init__(self, classifier: Classifier) -> None:
         self.max_prompt_tokens = classifier.engine.max_prompt_tokens
         self.calls: list[int] = []

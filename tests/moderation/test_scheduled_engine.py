@@ -24,6 +24,8 @@ from tests.moderation.test_engine import TOLERANCE
 class Noting:
     """An engine that notes how many asks came together, and waits for a sign before it begins."""
 
+    is_concurrent = False
+
     def __init__(self, engine: Engine) -> None:
         self.max_prompt_tokens = engine.max_prompt_tokens
         self.go = threading.Event()

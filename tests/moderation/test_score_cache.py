@@ -306,6 +306,7 @@ def test_a_picture_and_the_text_in_it_are_remembered(
     shows = tiny["shieldgemma2"]
 
     class Counting:
+        is_concurrent = False
         max_prompt_tokens = shows.engine.max_prompt_tokens
 
         def p_yes(self, asks: Sequence[Ask], caller: Caller = PATIENT) -> list[list[float]]:

@@ -93,6 +93,7 @@ class ScriptedEngine:
 
     score: Callable[[str], float]
     max_prompt_tokens: int = 8192
+    is_concurrent: bool = False
     asked: list[Asked] = field(default_factory=list)
 
     def p_yes(self, asks: Sequence[Ask], caller: Caller = PATIENT) -> list[list[float]]:

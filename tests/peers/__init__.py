@@ -1,0 +1,1 @@
+"""The remote engine against model servers of other projects; see `make test-peers`."""
