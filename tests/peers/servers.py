@@ -118,6 +118,13 @@ class Running:
                 env={**os.environ, "OMP_NUM_THREADS": "1", **self.peer.environ},
                 start_new_session=True,  # vLLM has children, which go with it
             )
+        try:
+            self._wait(timeout_s)
+        except BaseException:  # an interrupt too: nothing else would end the process
+            self.kill()
+            raise
+
+    def _wait(self, timeout_s: float) -> None:
         until = time.monotonic() + timeout_s
         while time.monotonic() < until and self._process.poll() is None:
             try:
@@ -126,7 +133,6 @@ class Running:
             except httpx.TransportError:
                 pass
             time.sleep(0.5)
-        self.kill()
         said = self._log.read_text(errors="replace")[-3000:]
         raise RuntimeError(f"{self.peer.name} did not start:\n{said}")
 
