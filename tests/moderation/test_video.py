@@ -152,6 +152,15 @@ def test_frames_that_an_index_promises_have_to_come() -> None:
         read(bytes(data))
 
 
+def test_a_cut_within_the_index_of_a_later_fragment_is_refused() -> None:
+    data = video(moving(30), options={"movflags": "frag_every_frame+empty_moov"})
+    found = read(data)
+    assert found.frames is not None
+    assert found.frames.decoded == 30
+    with pytest.raises(UnreadableImage, match="cut off or corrupt"):
+        read(data[: data.rindex(b"moof", 0, len(data) * 2 // 3) + 30])
+
+
 def test_a_second_segment_behind_the_first_is_refused() -> None:
     one, two = video(scenes("red"), "webm"), video(scenes("blue"), "webm")
     with pytest.raises(UnreadableImage, match="2 segments, one behind the other"):
