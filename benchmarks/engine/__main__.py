@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from benchmarks.engine.workloads import (
     needed_gflop,
 )
 from benchmarks.environments import default_cache
-from moderation.checkpoints import answer_ids, preferred_dtype
+from moderation.checkpoints import Classifier, answer_ids, preferred_dtype
 from moderation.embedded.base import EmbeddedBase, ensure_base
 from moderation.embedded.models import load_embedded_base
 from moderation.engine import Ask, LocalEngine
@@ -125,13 +126,17 @@ def main() -> None:
                     "sides": rows,
                 }
                 print_rows(workload, rows, gflop)
-    result["growing"] = measure_growing(args.cache, dtype)
+    classifier = load_embedded_base(EmbeddedBase(args.cache), dtype=dtype)
+    result["growing"] = measure_growing(classifier)
     for layout, grown in result["growing"].items():
         print(
             f"growing to {GROWN_TOKENS} tokens, checked every {GROWN_STEP}, {layout}:"
             f" {grown['all_checks_cpu_s']:.2f} s, one check of the whole"
             f" {grown['one_check_cpu_s']:.2f} s, {grown['ratio']:.1f} times"
         )
+    result["seventh_policy"] = measure_another_policy(classifier)
+    for layout, more in result["seventh_policy"].items():
+        print(f"a seventh policy on W3, {layout}: {more:+.1%}")
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -197,9 +202,8 @@ def prompts_of(side: Side, workload: Workload) -> tuple[JudgePrompt, ...]:
     return workload.compositional if side.layout == "compositional" else workload.shieldgemma
 
 
-def measure_growing(cache: Path, dtype: torch.dtype) -> dict[str, dict[str, float]]:
+def measure_growing(classifier: Classifier) -> dict[str, dict[str, float]]:
     """By layout, processor seconds of all checks of a growing content, and of one at its end."""
-    classifier = load_embedded_base(EmbeddedBase(cache), dtype=dtype)
     engine = classifier.engine
     assert isinstance(engine, LocalEngine)
     workload = make_workload(classifier.builder.tokenizer, "W2", most=1)
@@ -218,6 +222,26 @@ def measure_growing(cache: Path, dtype: torch.dtype) -> dict[str, dict[str, floa
             "all_checks_cpu_s": all_checks,
             "ratio": all_checks / once,
         }
+    return found
+
+
+def measure_another_policy(classifier: Classifier, *, rounds: int = 25) -> dict[str, float]:
+    """By layout, the share by which one more policy makes W3 dearer, policies being kept."""
+    workload = make_workload(classifier.builder.tokenizer, "W3")
+    found = {}
+    for layout, (six,) in {
+        "shieldgemma": workload.shieldgemma,
+        "compositional": workload.compositional,
+    }.items():
+        seventh = six.leaves[0][:50] + six.leaves[1][50:]  # of usual length, and another one
+        sides = {6: [Ask(six)], 7: [Ask(replace(six, leaves=(*six.leaves, seventh)))]}
+        seconds: dict[int, list[float]] = {number: [] for number in sides}
+        for index in range(rounds + 2):
+            for number, asks in sides.items():
+                took = timed(partial(classifier.engine.p_yes, asks))
+                if index >= 2:  # the first ones warm up
+                    seconds[number].append(took)
+        found[layout] = statistics.median(seconds[7]) / statistics.median(seconds[6]) - 1
     return found
 
 
