@@ -12,12 +12,12 @@ from moderation.checkpoints import Classifier
 from moderation.content import Content, ImagePart, TextPart
 from moderation.engine import Engine
 from moderation.errors import ContentEmpty, ContentTooLong, UnreadableImage, UnsupportedModality
-from moderation.frames import FrameLimits
 from moderation.growing import GrowingContent
-from moderation.images import ImageLimits
 from moderation.inquiry import Inquiry, Part
-from moderation.ocr import TextReader
-from moderation.pictures import Pictures, read_pictures
+from moderation.media.frames import FrameLimits
+from moderation.media.images import ImageLimits
+from moderation.media.ocr import TextReader
+from moderation.media.pictures import Pictures, read_pictures
 from moderation.readings import file_key, read_picture, read_text
 from moderation.score_cache import ScoreCache
 from moderation.scoring import TokenBudget, check_not_empty

@@ -13,7 +13,7 @@ from PIL import Image
 from moderation.checkpoints import Classifier
 from moderation.errors import ModelError
 from moderation.growing import GrowingContent
-from moderation.pictures import Picture
+from moderation.media.pictures import Picture
 from moderation.prompts import JudgePrompt
 from moderation.tokenizer import Tokens
 from moderation.verdict import FramePlace

@@ -60,7 +60,7 @@ def load_classifier(
 
     Args:
         name: one of `describe()`, else a directory, a hub id, or the YAML file of a model on a
-            server (`moderation.remote_models.RemoteSpec`).
+            server (`moderation.remote.models.RemoteSpec`).
         base: of the embedded models; the others do not use it.
         dtype: "float32" or "bfloat16"; what this machine computes fastest by default.
         device: a torch device. A model on a server has its own dtype and device.
@@ -124,7 +124,7 @@ def _load_remote(
             "models on a server need the extra 'remote': pip install 'wardgate[remote]'"
         )
     report("reading the tokenizer")
-    from moderation.remote_models import load_remote, read_spec
+    from moderation.remote.models import load_remote, read_spec
 
     spec = read_spec(Path(name).expanduser())
     report(f"asking the model server for {spec.model}")

@@ -25,10 +25,10 @@ def load_moderator(settings: Settings, library: PolicyLibrary, report: Report) -
     """
     import torch
 
-    from moderation.frames import FrameLimits
-    from moderation.images import ImageLimits
+    from moderation.media.frames import FrameLimits
+    from moderation.media.images import ImageLimits
+    from moderation.media.ocr import RapidOcrReader
     from moderation.moderator import ContentLimits, Moderator
-    from moderation.ocr import RapidOcrReader
     from moderation.registry import load_classifier
     from moderation.score_cache import ScoreCache
 

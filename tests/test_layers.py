@@ -18,7 +18,7 @@ LAYERS: dict[str, set[str]] = {
 OUTSIDE = {"tests", "benchmarks"}
 """Folders that no package may import."""
 
-MODEL_SERVERS = ROOT / "moderation" / "model_server.py"
+MODEL_SERVERS = ROOT / "moderation" / "remote" / "server.py"
 """A client of model servers; it serves nothing."""
 HTTP = {"fastapi", "starlette", "uvicorn", "httpx", "openai"}
 

@@ -19,7 +19,7 @@ from moderation.errors import (
     ModelUnavailable,
     ModerationError,
 )
-from moderation.frames import FrameLimits
+from moderation.media.frames import FrameLimits
 from moderation.verdict import Verdict, verdict_to_dict
 from policies import PolicyError, PolicyLibrary, PolicySet, Surface, load_library
 from wardgate.environment import default_base
@@ -195,8 +195,8 @@ def _moderator(
     base = default_base()
     text = open_classifier(model, base=base, dtype=dtype, report=progress.report)
     # torch takes seconds to import; --help and wrong use must not wait for it
+    from moderation.media.ocr import RapidOcrReader, TextReader
     from moderation.moderator import Moderator
-    from moderation.ocr import RapidOcrReader, TextReader
 
     image = text if text.to_pixels is not None else None
     if image_model is not None and image_model != model:

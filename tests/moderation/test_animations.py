@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 
 from moderation.caller import PATIENT
 from moderation.errors import UnreadableImage
-from moderation.frames import FrameLimits
-from moderation.images import ImageLimits
-from moderation.pictures import Pictures, read_pictures
+from moderation.media.frames import FrameLimits
+from moderation.media.images import ImageLimits
+from moderation.media.pictures import Pictures, read_pictures
 from tests.moderation.media import animation, plain
 
 FORMATS = ("GIF", "WEBP", "PNG")

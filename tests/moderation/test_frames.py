@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 from moderation.errors import CallerLeft, ContentTooLong
-from moderation.frames import FrameLimits, Sample, Shown, sample_frames
-from moderation.likeness import is_same, mean_difference, small_copy
+from moderation.media.frames import FrameLimits, Sample, Shown, sample_frames
+from moderation.media.likeness import is_same, mean_difference, small_copy
 
 
 def shades(num: int) -> list[Image.Image]:

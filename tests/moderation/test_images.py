@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from moderation.errors import UnreadableImage
-from moderation.images import FORMATS, ImageLimits, decode_still, looks, open_image
+from moderation.media.images import FORMATS, ImageLimits, decode_still, looks, open_image
 
 LIMITS = ImageLimits()
 
@@ -300,7 +300,7 @@ def test_decoding_keeps_few_copies_of_a_large_image(tmp_path: Path, mode: str, m
     script = f"""
 import re
 from pathlib import Path
-from moderation.images import ImageLimits, decode_still, looks, open_image
+from moderation.media.images import ImageLimits, decode_still, looks, open_image
 def decode_image(data, limits):
     with open_image(data, limits) as opened:
         return looks(decode_still(opened, limits))

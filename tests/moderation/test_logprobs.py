@@ -5,7 +5,7 @@ import math
 import pytest
 
 from moderation.errors import Unscorable
-from moderation.logprobs import MAX_UNCERTAINTY, AnswerTokens, Completion, Logprobs, score_of
+from moderation.remote.logprobs import MAX_UNCERTAINTY, AnswerTokens, Completion, Logprobs, score_of
 
 ANSWERS = AnswerTokens(yes=7, no=8)
 

@@ -14,10 +14,10 @@ from moderation.checkpoints import Classifier
 from moderation.content import Content, ImagePart, Part, TextPart
 from moderation.engine import Ask
 from moderation.errors import ContentTooLong, EngineTimeout, UnreadableImage, UnsupportedModality
-from moderation.frames import FrameLimits
 from moderation.inquiry import PICTURES_AT_ONCE
+from moderation.media.frames import FrameLimits
+from moderation.media.ocr import ImageText, RapidOcrReader
 from moderation.moderator import ContentLimits, Moderator
-from moderation.ocr import ImageText, RapidOcrReader
 from moderation.tokenizer import SafeTokenizer
 from moderation.verdict import verdict_to_dict
 from policies import Action, Surface

@@ -17,7 +17,6 @@ import torch
 import yaml
 from pydantic import SecretStr
 
-from moderation import model_server
 from moderation.caller import PATIENT, Caller
 from moderation.checkpoints import Classifier
 from moderation.content import Content, TextPart
@@ -32,12 +31,13 @@ from moderation.errors import (
     Unscorable,
     UnsupportedModality,
 )
-from moderation.logprobs import AnswerTokens
-from moderation.model_server import ModelServer
 from moderation.moderator import Moderator
 from moderation.prompts import JudgePrompt
-from moderation.remote import RemoteEngine, TextPrompts, read_completion
-from moderation.remote_models import RemoteSpec, load_remote, read_spec
+from moderation.remote import server as model_server
+from moderation.remote.engine import RemoteEngine, TextPrompts, read_completion
+from moderation.remote.logprobs import AnswerTokens
+from moderation.remote.models import RemoteSpec, load_remote, read_spec
+from moderation.remote.server import ModelServer
 from policies import Surface, load_library
 from tests.moderation.small_tokenizer import small_tokenizer_json
 from tests.moderation.speaking import (

@@ -17,8 +17,8 @@ from moderation.content import Content, ImagePart, Part, TextPart
 from moderation.engine import Ask
 from moderation.errors import ContentTooLong, EngineError
 from moderation.growing import GrowingContent
+from moderation.media.ocr import ImageText
 from moderation.moderator import ContentLimits, Moderator
-from moderation.ocr import ImageText
 from moderation.score_cache import ScoreCache
 from moderation.tokenizer import SafeTokenizer
 from moderation.verdict import Verdict, verdict_to_dict

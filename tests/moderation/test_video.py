@@ -12,11 +12,11 @@ import pytest
 from PIL import Image, ImageDraw
 
 from moderation.caller import PATIENT, Caller
-from moderation.containers import video_format
 from moderation.errors import CallerLeft, ContentTooLong, UnreadableImage, UnsupportedModality
-from moderation.frames import FrameLimits
-from moderation.images import ImageLimits
-from moderation.pictures import Pictures, read_pictures
+from moderation.media.containers import video_format
+from moderation.media.frames import FrameLimits
+from moderation.media.images import ImageLimits
+from moderation.media.pictures import Pictures, read_pictures
 from tests.moderation.media import animation, plain, video
 
 CONTAINERS = ("mp4", "mov", "webm", "matroska")

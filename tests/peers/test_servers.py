@@ -21,8 +21,8 @@ from moderation.checkpoints import Classifier, load_checkpoint
 from moderation.embedded.base import ensure_base
 from moderation.engine import Ask
 from moderation.errors import EngineError, EngineTimeout, ModelRefused, Unscorable
-from moderation.remote import RemoteEngine
-from moderation.remote_models import RemoteSpec, load_remote
+from moderation.remote.engine import RemoteEngine
+from moderation.remote.models import RemoteSpec, load_remote
 from policies import Surface, load_library
 from tests.peers.servers import PEERS, Peer, Running
 from wardgate.main import app

@@ -7,8 +7,8 @@ import httpx
 import pytest
 from PIL import Image, ImageDraw
 
+from moderation.media.ocr import ImageText
 from moderation.moderator import ContentLimits, Moderator
-from moderation.ocr import ImageText
 from moderation.score_cache import ScoreCache
 from service.categories import POLICY_OF_CATEGORY
 from service.moderation_input import MAX_TEXT_CHARS

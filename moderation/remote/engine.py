@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from moderation.caller import PATIENT, Caller
 from moderation.engine import Ask
 from moderation.errors import EngineError, Unscorable, UnsupportedModality
-from moderation.logprobs import MIN_MASS, AnswerTokens, Completion, score_of
-from moderation.model_server import ModelServer
 from moderation.prompts import JudgePrompt
+from moderation.remote.logprobs import MIN_MASS, AnswerTokens, Completion, score_of
+from moderation.remote.server import ModelServer
 from moderation.tokenizer import SafeTokenizer
 
 TOP_LOGPROBS = 20

@@ -1,4 +1,4 @@
-"""The process that decodes one video: `python -m moderation.video_process ASKED < video > frames`.
+"""The process that decodes a video: `python -m moderation.media.video_process ASKED`, on pipes.
 
 Writes one line of JSON and then the pixels of its frames, RGB, one after the other; or one line
 that says what is wrong with the video. Memory and processor time are bounded by the system.
@@ -21,9 +21,9 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from moderation.errors import ContentTooLong, UnreadableImage
-from moderation.frames import FrameLimits, Shown, sample_frames
-from moderation.images import ImageLimits, check_size, shrunk
-from moderation.likeness import SIDE
+from moderation.media.frames import FrameLimits, Shown, sample_frames
+from moderation.media.images import ImageLimits, check_size, shrunk
+from moderation.media.likeness import SIDE
 
 MAX_MEMORY = 3 * 1024**3
 """Bytes of address space; decoding 3840x2160 takes 0.45 GB, the frames that are kept 0.3 GB."""
@@ -32,7 +32,7 @@ DECODERS = ("h264", "hevc", "vp8", "vp9", "libdav1d", "av1", "mpeg4", "mjpeg")
 
 
 def main() -> None:
-    """Reads a video from stdin and writes what `moderation.video` reads."""
+    """Reads a video from stdin and writes what `moderation.media.video` reads."""
     asked = json.loads(sys.argv[1])
     frame_limits = FrameLimits(**asked["frames"])
     _limit_resources(frame_limits.max_decode_s)

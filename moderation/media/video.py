@@ -2,7 +2,7 @@
 
 A decoder of video is a large piece of C that meets hostile bytes: it may crash, loop, or ask for
 all memory there is. In a process of its own each of these is one unreadable video, and whoever
-waits can leave at any time. What runs there is `moderation.video_process`.
+waits can leave at any time. What runs there is `moderation.media.video_process`.
 """
 
 import json
@@ -19,10 +19,10 @@ from typing import IO
 from PIL import Image
 
 from moderation.caller import Caller
-from moderation.containers import VideoFormat, check_video
 from moderation.errors import ContentTooLong, EngineError, UnreadableImage, UnsupportedModality
-from moderation.frames import Frame, FrameLimits, Sample, too_slow
-from moderation.images import ImageLimits
+from moderation.media.containers import VideoFormat, check_video
+from moderation.media.frames import Frame, FrameLimits, Sample, too_slow
+from moderation.media.images import ImageLimits
 
 _POLL_S = 0.1
 """How often a caller is asked whether it still waits."""
@@ -41,7 +41,7 @@ def sample_video(
 
     Args:
         data: the file.
-        container: from `moderation.containers.video_format`.
+        container: from `moderation.media.containers.video_format`.
         image_limits: of each frame.
         limits: what is sampled, and how much is decoded.
         caller: asked several times a second whether it still waits.
@@ -89,7 +89,7 @@ def _run(asked: str, data: bytes, limits: FrameLimits, caller: Caller) -> bytes:
     caller.check()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "moderation.video_process", asked],
+            [sys.executable, "-m", "moderation.media.video_process", asked],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -30,10 +30,10 @@ from moderation.checkpoints import (
 )
 from moderation.engine import Ask
 from moderation.errors import EngineError, ModelRefused, ModelUnavailable
-from moderation.logprobs import MIN_MASS, AnswerTokens
-from moderation.model_server import ModelServer
 from moderation.prompts import JudgePrompt, PromptBuilder
-from moderation.remote import TOP_LOGPROBS, RemoteEngine, TextPrompts, read_completion
+from moderation.remote.engine import TOP_LOGPROBS, RemoteEngine, TextPrompts, read_completion
+from moderation.remote.logprobs import MIN_MASS, AnswerTokens
+from moderation.remote.server import ModelServer
 from moderation.templates import TEMPLATES, Template
 from moderation.tokenizer import SafeTokenizer
 from moderation.verdict import ModelInfo
@@ -72,7 +72,7 @@ class RemoteSpec(BaseModel):
     top_logprobs: int = Field(TOP_LOGPROBS, ge=2)
     """Tokens that the server is asked for; the server may take fewer, and says so by refusing."""
     min_mass: float = Field(MIN_MASS, ge=0, le=1)
-    """See `moderation.logprobs.MIN_MASS`."""
+    """See `moderation.remote.logprobs.MIN_MASS`."""
     max_connections: int = Field(16, ge=1)
     """Requests at a time."""
     timeout_s: float = Field(60.0, gt=0)

@@ -6,10 +6,10 @@ from typing import Literal
 from PIL import Image
 
 from moderation.caller import Caller
-from moderation.containers import video_format
 from moderation.errors import UnreadableImage
-from moderation.frames import FrameLimits, Sample, sample_frames
-from moderation.images import (
+from moderation.media.containers import video_format
+from moderation.media.frames import FrameLimits, Sample, sample_frames
+from moderation.media.images import (
     ImageLimits,
     decode_animation,
     decode_still,
@@ -17,8 +17,8 @@ from moderation.images import (
     looks,
     open_image,
 )
+from moderation.media.video import sample_video
 from moderation.verdict import FrameCoverage, FramePlace
-from moderation.video import sample_video
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from typing import cast
 
 from PIL import Image, ImageOps
 
-from moderation.containers import num_animation_frames
 from moderation.errors import UnreadableImage
-from moderation.frames import Shown
-from moderation.likeness import is_same, small_copy
+from moderation.media.containers import num_animation_frames
+from moderation.media.frames import Shown
+from moderation.media.likeness import is_same, small_copy
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 

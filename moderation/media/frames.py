@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from moderation.errors import ContentTooLong
-from moderation.likeness import CUT_LEVELS, is_same, mean_difference
+from moderation.media.likeness import CUT_LEVELS, is_same, mean_difference
 
 _SHORTEST_FRAME_S = 1 / 120
 """What a frame lasts at least: timestamps that stand still must not hide the frames between."""
@@ -55,7 +55,7 @@ class Shown:
     at_s: float
     """When it is shown, as the file says."""
     copy: Image.Image
-    """See `moderation.likeness.small_copy`."""
+    """See `moderation.media.likeness.small_copy`."""
     image: Callable[[], Image.Image]
     """The whole frame; valid after later frames were decoded."""
 

@@ -1,0 +1,1 @@
+"""Classifiers on a model server that speaks OpenAI's completions."""
