@@ -278,8 +278,8 @@ def test_many_images_are_asked_together_and_scored_as_one_at_a_time(
     for place, score in enumerate(verdict.scores):
         assert [window.part for window in score.windows] == list(range(num))
         expected = [each.scores[place].raw for each in alone]
-        assert [window.raw for window in score.windows] == pytest.approx(expected, abs=1e-4)
-        assert len({round(raw, 6) for raw in expected}) == num, "each image has a score of its own"
+        assert [window.raw for window in score.windows] == pytest.approx(expected, abs=1e-5)
+        assert num == 1 or max(expected) - min(expected) > 1e-4, "a wrong order would be noticed"
 
 
 def test_every_frame_of_an_animation_is_judged_and_named(tiny: dict[str, Classifier]) -> None:
