@@ -90,8 +90,9 @@ def test_scores_of_images_together_are_those_of_one_at_a_time(
         for seed in range(11)
     ]
     for one, other in zip(together, alone, strict=True):
-        assert one == pytest.approx(other, abs=1e-4)
-    assert len({round(scores[0], 6) for scores in alone}) == 11, "the images differ in their scores"
+        assert one == pytest.approx(other, abs=1e-5)
+    first = [scores[0] for scores in alone]
+    assert max(first) - min(first) > 1e-4, "a wrong order would be noticed"
 
 
 def test_a_batch_of_the_tower_is_bounded(tiny: dict[str, Classifier], tower: Tower) -> None:

@@ -197,10 +197,10 @@ def test_a_video_that_takes_too_long_is_refused() -> None:
 
 
 def test_a_caller_who_leaves_takes_the_process_with_him() -> None:
-    left = threading.Event()
-    threading.Timer(0.3, left.set).start()
     data = video(moving(400, (640, 480)))
     before = children()
+    left = threading.Event()
+    threading.Timer(0.3, left.set).start()
     with pytest.raises(CallerLeft):
         read(data, caller=Caller(has_left=left.is_set))
     assert children() == before
