@@ -14,10 +14,10 @@ from moderation.checkpoints import Classifier
 from moderation.content import Content, ImagePart, Part, TextPart
 from moderation.engine import Ask
 from moderation.errors import ContentTooLong, EngineTimeout, UnreadableImage, UnsupportedModality
-from moderation.frames import FrameLimits
 from moderation.inquiry import PICTURES_AT_ONCE
+from moderation.media.frames import FrameLimits
+from moderation.media.ocr import ImageText, RapidOcrReader
 from moderation.moderator import ContentLimits, Moderator
-from moderation.ocr import ImageText, RapidOcrReader
 from moderation.tokenizer import SafeTokenizer
 from moderation.verdict import verdict_to_dict
 from policies import Action, Surface
@@ -240,6 +240,8 @@ def test_an_image_is_not_read_after_the_deadline(engine: WordEngine) -> None:
 
 class Seen:
     """A classifier's engine, and how many asks each of its calls had."""
+
+    is_concurrent = False
 
     def __init__(self, classifier: Classifier) -> None:
         self.max_prompt_tokens = classifier.engine.max_prompt_tokens
