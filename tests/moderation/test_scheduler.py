@@ -229,6 +229,12 @@ def test_callers_with_different_keys_take_turns_however_much_each_asks() -> None
     assert order[:6].count("little") == 3
 
 
+def test_many_requests_of_one_key_get_the_share_of_one() -> None:
+    much = [(Caller(key="much"), 1)] * 100
+    order = served_order([*much, (Caller(key="little"), 1), (Caller(key="little"), 1)])
+    assert order[:5].count("little") == 2
+
+
 def test_the_gate_goes_before_a_batch_and_does_not_starve_it() -> None:
     batch = Caller(key="batch", priority=Priority.BATCH)
     gate = Caller(key="gate", priority=Priority.GATE)
