@@ -40,20 +40,23 @@ class Workload:
 
 
 def make_workload(classifier: Classifier, name: str, *, repeats: int = 1) -> Workload:
-    """The prompts of a workload for a classifier with the compact template."""
+    """The prompts of a workload, in the template of each layout."""
     library = load_library()
     definitions = [
         text
         for policy_id in POLICIES
         if (text := library.policy(policy_id).definition_for(Surface.PROMPT)) is not None
     ]
-    compositional = PromptBuilder(TEMPLATES["compositional"], classifier.builder.tokenizer)
+    builders = [
+        PromptBuilder(TEMPLATES[template], classifier.builder.tokenizer)
+        for template in ("compact", "compositional")
+    ]
     ids = classifier.builder.content_tokens(TEXT * 250).ids
     lengths = list(itertools.chain.from_iterable([CONTENT_TOKENS[name]] * repeats))
     # every content starts elsewhere: none may profit from what another left behind
     contents = [ids[7 * index : 7 * index + length] for index, length in enumerate(lengths)]
     both = [
         tuple(builder.text_prompt(Surface.PROMPT, content, definitions) for content in contents)
-        for builder in (classifier.builder, compositional)
+        for builder in builders
     ]
     return Workload(name, *both)
