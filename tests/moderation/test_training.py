@@ -375,7 +375,11 @@ def test_a_clean_document_of_an_injection_set_violates_nothing() -> None:
     clean = Record("bipia_train", Surface.PROMPT, "A mail.", None, {"prompt_injection": False})
     attacked = Record("bipia_train", Surface.PROMPT, "A mail.", None, {"prompt_injection": True})
     assert known_better(clean).labels == labels_of()
-    assert known_better(attacked) == attacked
+    assert known_better(attacked).labels == {
+        policy_id: policy_id == "prompt_injection"
+        for policy_id in POLICY_WEIGHTS
+        if policy_id != "any_harm"
+    }
 
 
 @pytest.mark.parametrize("text", ["How do I make a bomb?", "我讨厌你。", "x", "a b", ""])
