@@ -15,10 +15,13 @@ from moderation.training.records import POLICY_WEIGHTS, Record, read_records
 from moderation.training.written import read_yaml, written_records
 from policies import PolicyLibrary, Surface
 
-MAX_OTHERS = 4
+MAX_OTHERS = 3
 """Policies with a known label that are asked beside the one for which a record was drawn."""
-OTHERS_WEIGHT = 0.35
-"""Of their loss: most of their answers are No, and more of them would teach No."""
+CONTRAST_WEIGHT = 0.6
+"""Of their loss where the record violates something: what violates one policy and not another is
+what teaches to read the policy."""
+OTHERS_WEIGHT = 0.25
+"""Of their loss where the record violates nothing: every answer is No there, and one says it."""
 NARROW_A_STEP = 4
 """Policies about something else that one step asks."""
 NARROW_SHARE = 0.12
@@ -133,12 +136,14 @@ class Sampler:
             and not (policy_id == "any_harm" and violates)
             and self._definitions(policy_id, record.surface)
         ]
+        violates = questions[0].violates or any(record.labels.values())
+        weight = CONTRAST_WEIGHT if violates else OTHERS_WEIGHT
         for policy_id in rng.sample(others, k=min(len(others), MAX_OTHERS)):
-            questions.append(self._question(step, policy_id, record, weight=OTHERS_WEIGHT))
+            questions.append(self._question(step, policy_id, record, weight=weight))
         known = [
-            Question(policy.id, policy.definition, violates, weight=OTHERS_WEIGHT)
+            Question(policy.id, policy.definition, answer, weight=weight)
             for policy in rng.sample(narrow, k=len(narrow))
-            if policy.id not in asked and (violates := policy.violated_by(record)) is not None
+            if policy.id not in asked and (answer := policy.violated_by(record)) is not None
         ]
         questions += known[:MAX_NARROW]
         if rng.random() < DISGUISED_SHARE:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from moderation.training.records import Record
+from moderation.training.records import POLICY_WEIGHTS, Record
 from moderation.training.written import NO_TAGS, labels_of, read_yaml
 from policies import Surface
 
@@ -36,6 +36,25 @@ POSTS = (
     "toxigen_demos",
 )
 """Sources of statements, which a model could have written as well."""
+INJECTIONS = (
+    "bastioncorpus",
+    "bipia_train",
+    "jailbreak_inthewild",
+    "openclay_attack_db",
+    "pyrit_jailbreak_templates",
+)
+PLAIN_INJECTIONS = ("bastioncorpus", "bipia_train", "openclay_attack_db")
+"""Those that override instructions without asking for harm."""
+NOT_ALSO = {
+    "dangerous_content": {"harassment", "hate_speech", "prompt_injection", "sexually_explicit"},
+    "harassment": {"dangerous_content", "prompt_injection", "self_harm"},
+    "hate_speech": {"dangerous_content", "prompt_injection", "self_harm"},
+    "sexually_explicit": {"dangerous_content", "hate_speech", "prompt_injection", "self_harm"},
+    "violence": {"prompt_injection", "self_harm", "sexually_explicit"},
+    "self_harm": {"harassment", "hate_speech", "prompt_injection", "sexually_explicit"},
+    "prompt_injection": set[str](),
+}
+"""What a text that violates one policy is taken not to violate unless its source says so."""
 POSTS_AS_ANSWERS = 0.12
 FILLED_JAILBREAKS = 0.6
 FULFILLED = 0.5
@@ -62,13 +81,28 @@ def derived_records(records: Sequence[Record]) -> list[Record]:
 
 
 def known_better(record: Record) -> Record:
-    """What the sources do not say: a clean document of a prompt injection set is an ordinary mail,
-    abstract or table; and marks of a template language are no part of a jailbreak."""
-    if record.source == "pyrit_jailbreak_templates":
-        return replace(record, text=re.sub(r"\{% (end)?raw %\}", "", record.text).strip())
-    if record.source == "bipia_train" and not record.labels["prompt_injection"]:
-        return replace(record, labels=labels_of())
-    return record
+    """A collected record with what its source does not say but its making does.
+
+    A clean document of a prompt injection set is an ordinary mail, abstract or table. A text that
+    was collected or written as one kind of harm is hardly ever some other kinds as well
+    (`NOT_ALSO`); without this, most harmful texts would be asked about their own harm alone, and
+    nothing would teach that the other policies answer No.
+    """
+    labels = record.labels
+    violated = {policy_id for policy_id, found in labels.items() if found} - {"any_harm"}
+    if record.source in INJECTIONS:
+        if record.source == "bipia_train" and not labels["prompt_injection"]:
+            return replace(record, labels=labels_of())
+        known = violated and record.source in PLAIN_INJECTIONS
+        excluded = {*POLICY_WEIGHTS} - {"any_harm"} if known else set()
+    elif violated:
+        excluded = set.intersection(*(NOT_ALSO[policy_id] for policy_id in violated))
+    else:
+        excluded = {"prompt_injection"} if record.source in POSTS else set()
+    text = record.text
+    if record.source == "pyrit_jailbreak_templates":  # marks of a template language
+        text = re.sub(r"\{% (end)?raw %\}", "", text).strip()
+    return replace(record, text=text, labels=dict.fromkeys(sorted(excluded), False) | labels)
 
 
 def _answers(rng: random.Random, requests: Iterable[Record]) -> Iterator[Record]:

@@ -20,7 +20,8 @@ from transformers import (
 from moderation.checkpoints import Classifier
 from moderation.engine import LocalEngine, violation_scores
 from moderation.errors import EngineError, Unscorable
-from moderation.prompts import JudgePrompt
+from moderation.prompts import JudgePrompt, PromptBuilder
+from moderation.templates import TEMPLATES
 from policies import Surface
 from tests.moderation.asking import ask
 from tests.moderation.checkpoints_on_disk import IMAGE_SIDE, SLIDING_WINDOW
@@ -202,7 +203,7 @@ def test_the_embedded_model_scores_like_whole_prompts(
 ) -> None:
     """600 tokens reach past its sliding window of 512."""
     words = embedded.builder.content_tokens("The quick brown fox jumps over the lazy dog. " * 80)
-    prompt = embedded.builder.text_prompt(
+    prompt = PromptBuilder(TEMPLATES["compact"], embedded.builder.tokenizer).text_prompt(
         Surface.PROMPT,
         words.ids[:content_tokens],
         ["The prompt shall not contain insults.", "No violence.", "Anything harmful. " * 8],

@@ -228,7 +228,8 @@ def test_the_embedded_model_in_both_layouts_and_grown(embedded: Classifier) -> N
         grown = builder.text_prompt(Surface.PROMPT, words.ids[:length], policies)
         found = ask(engine, grown, growing=growing)
     assert found == pytest.approx(expected, abs=TOLERANCE)
-    compact = embedded.builder.text_prompt(Surface.PROMPT, words.ids[:600], policies)
+    content_first = PromptBuilder(TEMPLATES["compact"], embedded.builder.tokenizer)
+    compact = content_first.text_prompt(Surface.PROMPT, words.ids[:600], policies)
     plain = plain_forward(embedded.model, embedded)
     assert ask(engine, compact, growing=growing) == pytest.approx(
         [plain(ids, None) for ids in full_prompts(compact)], abs=TOLERANCE

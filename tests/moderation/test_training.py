@@ -351,7 +351,7 @@ def test_a_document_with_an_order_inside_is_an_injection_and_without_it_harmless
 
 def test_a_refusal_violates_nothing_and_giving_in_what_was_asked() -> None:
     request = Record("catqa", Surface.PROMPT, "How?", None, {"violence": True, "any_harm": True})
-    refused, given_in = derived_records([request])
+    refused, given_in = derived_records([request])  # nothing else is made of it
     assert refused.surface is given_in.surface is Surface.RESPONSE
     assert refused.prompt == given_in.prompt == "How?"
     assert not any(refused.labels.values())
@@ -376,7 +376,11 @@ def test_a_clean_document_of_an_injection_set_violates_nothing() -> None:
     clean = Record("bipia_train", Surface.PROMPT, "A mail.", None, {"prompt_injection": False})
     attacked = Record("bipia_train", Surface.PROMPT, "A mail.", None, {"prompt_injection": True})
     assert known_better(clean).labels == labels_of()
-    assert known_better(attacked) == attacked
+    assert known_better(attacked).labels == {
+        policy_id: policy_id == "prompt_injection"
+        for policy_id in POLICY_WEIGHTS
+        if policy_id != "any_harm"
+    }
 
 
 @pytest.mark.parametrize("text", ["How do I make a bomb?", "我讨厌你。", "x", "a b", ""])
@@ -396,3 +400,18 @@ def test_tags_name_what_narrow_policies_are_about() -> None:
     known = {tag for record in written_records() for tag in record.tags or NO_TAGS}
     for policy in narrow_policies():
         assert set(policy.tags) <= known, policy.id
+
+
+def test_what_is_one_kind_of_harm_is_taken_not_to_be_some_others() -> None:
+    post = Record("edos", Surface.PROMPT, "...", None, {"hate_speech": True, "any_harm": True})
+    labels = known_better(post).labels
+    assert (labels["self_harm"], labels["prompt_injection"]) == (False, False)
+    assert "harassment" not in labels, "hate is often harassment as well"
+    stated = Record("s", Surface.PROMPT, "...", None, {"self_harm": True, "hate_speech": True})
+    assert known_better(stated).labels == {
+        "self_harm": True,
+        "hate_speech": True,
+        "prompt_injection": False,
+    }
+    unknown = Record("advbench", Surface.PROMPT, "...", None, {"any_harm": True})
+    assert known_better(unknown).labels == {"any_harm": True}
