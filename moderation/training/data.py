@@ -20,8 +20,9 @@ MAX_OTHERS = 3
 CONTRAST_WEIGHT = 0.6
 """Of their loss where the record violates something: what violates one policy and not another is
 what teaches to read the policy."""
-OTHERS_WEIGHT = 0.25
-"""Of their loss where the record violates nothing: every answer is No there, and one says it."""
+OTHERS_WEIGHT = 0.6
+"""Of their loss where the record violates nothing. At 0.25 harmless instructions were taken for
+injections, because the No of that policy was learned on harmful texts."""
 NARROW_A_STEP = 4
 """Policies about something else that one step asks."""
 NARROW_SHARE = 0.12
@@ -32,6 +33,9 @@ DISGUISED_SHARE = 0.15
 SOURCE_WEIGHTS = {
     "arc": 0.5,
     "beep_korean": 0.5,
+    "chat": 1.5,
+    "chat_look_alikes": 2.0,
+    "ordinary_look_alikes": 1.5,
     "bipia_train": 0.7,
     "cold": 0.6,
     "custom": 2.0,
