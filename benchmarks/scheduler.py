@@ -30,6 +30,7 @@ from moderation.embedded.models import load_embedded
 from moderation.engine import Ask, Engine
 from moderation.errors import EngineError, EngineStopped
 from moderation.moderator import Moderator
+from moderation.tokenizer import SafeTokenizer
 from policies import PolicySet, load_library
 from service.judging import Judging, start_judging
 from service.metrics import Metrics
@@ -51,11 +52,11 @@ class Faulty:
 
     is_concurrent = False
 
-    def __init__(self, engine: Engine, poison_ids: tuple[int, ...]) -> None:
+    def __init__(self, engine: Engine, tokenizer: SafeTokenizer) -> None:
         self.max_prompt_tokens = engine.max_prompt_tokens
         self.dies = False
         self._engine = engine
-        self._poison_ids = poison_ids
+        self._tokenizer = tokenizer
 
     def p_yes(self, asks: Sequence[Ask], caller: Caller = PATIENT) -> list[list[float]]:
         """See `Engine.p_yes`."""
@@ -63,7 +64,7 @@ class Faulty:
             self.dies = False
             raise Killed
         for ask in asks:
-            if ask.prompt.prefix[-len(self._poison_ids) :] == self._poison_ids:
+            if POISON in self._tokenizer.decode(list(ask.prompt.prefix)):
                 raise EngineError("the forward failed")
         return self._engine.p_yes(asks, caller)
 
@@ -90,8 +91,7 @@ def main() -> None:
     classifier = load_embedded(EmbeddedBase(args.cache), dtype=preferred_dtype("cpu"))
     library = load_library()
     policy_set = library.policy_set("default")
-    poison_ids = classifier.builder.content_tokens(POISON).ids
-    faulty = Faulty(classifier.engine, poison_ids)
+    faulty = Faulty(classifier.engine, classifier.builder.tokenizer)
     moderator = Moderator(library, classifier)
     before = offline_rate(moderator, policy_set)
     moderator = moderator.with_engines(lambda _: faulty)
