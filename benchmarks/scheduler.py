@@ -115,7 +115,7 @@ def main() -> None:
     }
     print(json.dumps(result, indent=1))
     if args.out:
-        args.out.write_text(json.dumps(result, indent=1) + "\\n")
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def text_of(sort: str, index: int) -> str:
