@@ -23,7 +23,7 @@ ADAPTER_VERSION = "v2"
 TEMPLATE = "compositional"
 """What the adapter was trained with."""
 WINDOW_TOKENS = 1024
-"""Content tokens of one call: training saw contents of up to 700 tokens."""
+"""Content tokens of one call: training saw contents of up to 600 tokens."""
 OTHER_BASE_TOLERANCE = 0.15
 """How far golden scores may be off on another copy of the base, such as the original bfloat16
 weights, from which the package's differ by their 4-bit rounding. Random noise of 3 to 9 % of each
