@@ -98,13 +98,13 @@ class Judging:
         )
         try:
             verdict = await self._answer(content, policy_set, caller, growing)
-        except EngineOverloaded:
-            self._metrics.overloads.labels(QUEUE).inc()
-            raise
-        finally:
+        except BaseException as exc:
+            if isinstance(exc, EngineOverloaded):
+                self._metrics.overloads.labels(QUEUE).inc()
             left.set()  # of a caller who was cancelled, the rest need not be scored
             for scheduler in self._schedulers:
                 scheduler.prune()
+            raise
         self._metrics.count_verdict(content.surface, verdict)
         return verdict
 
