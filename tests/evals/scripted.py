@@ -16,9 +16,7 @@ from torch import nn
 from evals.records import Record
 from evals.results import Results
 from evals.run import RunPlan, read_workload, run_evaluation
-from moderation.caller import PATIENT, Caller
 from moderation.checkpoints import Classifier
-from moderation.engine import Ask
 from moderation.errors import EngineStopped, Unscorable
 from moderation.moderator import Moderator
 from moderation.prompts import JudgePrompt, PromptBuilder
@@ -26,6 +24,7 @@ from moderation.templates import TEMPLATES
 from moderation.tokenizer import SafeTokenizer
 from moderation.verdict import ModelInfo
 from policies import load_library
+from tests.moderation.asking import OneByOne
 from tests.moderation.small_tokenizer import small_tokenizer_json
 
 NO_NUMBER = "answers with no number"
@@ -34,11 +33,10 @@ ENDS_THE_ENGINE = "ends the engine"
 """A text with this in it stops the engine."""
 
 
-class ScriptedEngine:
+class ScriptedEngine(OneByOne):
     """Scores from a hash; writes the text of every call into a file before it answers."""
 
     max_prompt_tokens = 8192
-    is_concurrent = False
 
     def __init__(self, calls: Path, *, delay_s: float = 0.0, stops: bool = True) -> None:
         self._calls = calls
@@ -46,14 +44,7 @@ class ScriptedEngine:
         self._stops = stops
         self._tokenizer = SafeTokenizer(small_tokenizer_json())
 
-    def p_yes(self, asks: Sequence[Ask], caller: Caller = PATIENT) -> list[list[float]]:
-        found = []
-        for each in asks:
-            caller.check()
-            found.append(self._answer(each.prompt))
-        return found
-
-    def _answer(self, prompt: JudgePrompt) -> list[float]:
+    def answer(self, prompt: JudgePrompt) -> list[float]:
         text = self._tokenizer.decode(list(prompt.prefix)).rpartition("\n")[2]
         with self._calls.open("a") as calls:
             calls.write(json.dumps(text) + "\n")

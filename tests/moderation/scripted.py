@@ -1,22 +1,20 @@
 """An engine that scores by the words it sees; everything around it is real."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
 
-from moderation.caller import PATIENT, Caller
 from moderation.checkpoints import Classifier
-from moderation.engine import Ask
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
 from moderation.tokenizer import SafeTokenizer
 from moderation.verdict import ModelInfo
+from tests.moderation.asking import OneByOne
 
 
 @dataclass
-class WordEngine:
+class WordEngine(OneByOne):
     """P(Yes) of a prompt is the highest score of the words that its prefix holds.
 
     A leaf whose policy text names a word is scored by that word alone.
@@ -25,20 +23,12 @@ class WordEngine:
     tokenizer: SafeTokenizer
     words: dict[str, float]
     max_prompt_tokens: int = 4096
-    is_concurrent: bool = False
     seconds: float = 0.0
     """How long one call takes."""
     prompts: list[JudgePrompt] = field(default_factory=list)
     """What was asked."""
 
-    def p_yes(self, asks: Sequence[Ask], caller: Caller = PATIENT) -> list[list[float]]:
-        found = []
-        for each in asks:
-            caller.check()
-            found.append(self._answer(each.prompt))
-        return found
-
-    def _answer(self, prompt: JudgePrompt) -> list[float]:
+    def answer(self, prompt: JudgePrompt) -> list[float]:
         assert prompt.longest <= self.max_prompt_tokens
         self.prompts.append(prompt)
         time.sleep(self.seconds)

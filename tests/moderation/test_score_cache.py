@@ -180,7 +180,7 @@ class Failing(WordEngine):
         for each in asks:
             if "poison" in self.tokenizer.decode(list(each.prompt.prefix)):
                 raise EngineError("broken")
-        return [self._answer(each.prompt) for each in asks]
+        return [self.answer(each.prompt) for each in asks]
 
 
 def test_of_a_failure_nothing_is_remembered(small_tokenizer: SafeTokenizer) -> None:

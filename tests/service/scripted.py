@@ -17,9 +17,7 @@ import httpx
 import uvicorn
 from torch import nn
 
-from moderation.caller import PATIENT, Caller
 from moderation.checkpoints import Classifier
-from moderation.engine import Ask
 from moderation.moderator import Moderator
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
@@ -31,6 +29,7 @@ from service.generation import End, Generator, Piece
 from service.runtime import Runtime
 from service.server import Server
 from service.settings import Settings
+from tests.moderation.asking import OneByOne
 
 CONTROLS = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>")
 
@@ -88,22 +87,14 @@ class Asked:
 
 
 @dataclass
-class ScriptedEngine:
+class ScriptedEngine(OneByOne):
     """Scores a content by a function of its text, the same for every policy."""
 
     score: Callable[[str], float]
     max_prompt_tokens: int = 8192
-    is_concurrent: bool = False
     asked: list[Asked] = field(default_factory=list)
 
-    def p_yes(self, asks: Sequence[Ask], caller: Caller = PATIENT) -> list[list[float]]:
-        found = []
-        for each in asks:
-            caller.check()
-            found.append(self._answer(each.prompt))
-        return found
-
-    def _answer(self, prompt: JudgePrompt) -> list[float]:
+    def answer(self, prompt: JudgePrompt) -> list[float]:
         text = TOKENIZER.decode(list(prompt.prefix))
         for marker in ("<start_of_turn>user\n", "<start_of_turn>model\n"):
             text = text.rpartition(marker)[2]
