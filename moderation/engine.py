@@ -28,7 +28,7 @@ bfloat16."""
 
 
 MAX_BATCH_TOKENS = 2_048
-"""Tokens of one packed forward: past some hundred, more of them are no cheaper on a CPU."""
+"""Tokens of one packed forward, which bounds the memory that it takes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -27,8 +27,8 @@ class ScheduledEngine:
         """
         Args:
             engine: does the work; must not be used by anybody else.
-            max_batch_tokens: of the asks that are packed together. More are a little cheaper each,
-                and whoever comes next waits longer.
+            max_batch_tokens: of the asks that are packed together; whoever comes next waits for
+                them.
             max_retry_after_s: see `Scheduler`.
         """
         self.max_prompt_tokens = engine.max_prompt_tokens

@@ -156,7 +156,7 @@ class Settings(BaseSettings):
         1024,
         ge=1,
         description="Tokens that the classifier computes together, of as many requests as there"
-        " are. More are a little cheaper each, and whoever comes next waits longer.",
+        " are. Whoever comes next waits for them.",
     )
     generation_queue_capacity: int = Field(
         8, ge=1, description="Chats that may wait for the generator; past it, 429."
