@@ -3,7 +3,7 @@
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -23,10 +23,14 @@ what teaches to read the policy."""
 OTHERS_WEIGHT = 0.6
 """Of their loss where the record violates nothing. At 0.25 harmless instructions were taken for
 injections, because the No of that policy was learned on harmful texts."""
-NARROW_A_STEP = 4
-"""Policies about something else that one step asks."""
-NARROW_SHARE = 0.12
-"""Of the records that are drawn because they violate one of those."""
+CONTENTS_A_WORDING = 96
+"""Contents that ask in the same words: a policy is computed once for all of them."""
+CUSTOM_A_WORDING = 4
+"""Policies as services have them that these are asked."""
+NARROW_A_WORDING = 4
+"""Other policies about something else that these are asked."""
+NARROW_SHARE = 0.2
+"""Of the records that are drawn for one of those."""
 MAX_NARROW = 1
 """Of them, asked beside the others."""
 DISGUISED_SHARE = 0.15
@@ -48,8 +52,11 @@ SOURCE_WEIGHTS = {
 }
 """How often a source is drawn beside the root of its size: less where it is long or all of one
 kind, more where nothing else teaches the same."""
-NARROW_VIOLATED = 0.6
-"""Of the records that are drawn for a narrow policy; the others are about one like it."""
+NARROW_VIOLATED = 0.5
+"""Of the records that are drawn for a narrow policy."""
+NARROW_MISSED = 0.3
+"""Of them, those that were written as near misses of it, where there are some; the others are about
+a policy like it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +78,32 @@ class Example:
     questions: tuple[Question, ...]
 
 
-def stage_sampler(data: Path, library: PolicyLibrary, *, seed: int) -> "Sampler":
-    """What training draws from: licensed records, written ones, and what is made of them."""
+def stage_sampler(
+    data: Path, library: PolicyLibrary, *, seed: int, without: Sequence[str] = ()
+) -> "Sampler":
+    """What training draws from: licensed records, written ones, and what is made of them.
+
+    Args:
+        data: see `read_records`.
+        library: the catalogue.
+        seed: of the draws.
+        without: policies that are never asked, to measure how they are judged unseen.
+    """
     records = [*map(known_better, read_records(data)), *written_records()]
     return Sampler(
-        [*records, *derived_records(records)], library, seed=seed, source_weights=SOURCE_WEIGHTS
+        [*records, *derived_records(records)],
+        library,
+        seed=seed,
+        source_weights=SOURCE_WEIGHTS,
+        without=without,
     )
 
 
 class Sampler:
     """Draws examples, evenly over policies and labels and by the root of a source's size.
 
-    `draw(step, place)` depends on the seed and on its arguments alone, so a resumed run and every
-    process of a parallel run see the examples that one uninterrupted process would have seen. All
-    examples of a step ask a policy in the same words: the policy is then computed once.
+    `draw(step, place)` depends on the seed and on its arguments alone, so a resumed run and any
+    number of workers see the examples that one uninterrupted process would have seen.
     """
 
     def __init__(
@@ -94,15 +113,20 @@ class Sampler:
         *,
         seed: int,
         source_weights: Mapping[str, float] = MappingProxyType({}),
+        without: Sequence[str] = (),
     ) -> None:
-        """`source_weights` multiplies how often a source is drawn; 1 where it says nothing."""
+        """`source_weights` multiplies how often a source is drawn, 1 where it says nothing; the
+        policies of `without` are never asked."""
         self._seed = seed
         self._source_weights = source_weights
+        self._policy_weights = {p: w for p, w in POLICY_WEIGHTS.items() if p not in without}
         self._library = library
         self._wordings = read_yaml("wordings.yaml")
         self._narrow: dict[str, list[NarrowPolicy]] = defaultdict(list)
         for policy in narrow_policies():
-            self._narrow[policy.group].append(policy)
+            if policy.parent not in without:
+                self._narrow[policy.group].append(policy)
+        self._custom = self._narrow.pop("custom")
         pools: dict[tuple[str, bool], dict[str, list[Record]]] = defaultdict(
             lambda: defaultdict(list)
         )
@@ -111,39 +135,39 @@ class Sampler:
             for tag in record.tags or ():
                 self._tagged[tag].append(record)
             for policy_id, violates in record.labels.items():
-                if policy_id in POLICY_WEIGHTS and self._definitions(policy_id, record.surface):
+                if self._asks(policy_id, record.surface):
                     pools[policy_id, violates][record.source].append(record)
         self._pools = {key: dict(value) for key, value in pools.items()}
-        missing = [f"{p}={v}" for p in POLICY_WEIGHTS for v in (True, False) if (p, v) not in pools]
+        wanted = [(p, v) for p in self._policy_weights for v in (True, False)]
+        missing = [f"{policy_id}={v}" for policy_id, v in wanted if (policy_id, v) not in pools]
         if missing:
             raise ValueError(f"no training record for {', '.join(missing)}")
 
     def draw(self, step: int, place: int) -> Example:
         """The example at a place of one step of the endless sequence."""
         rng = random.Random(f"{self._seed}/{step}/{place}")
-        groups = random.Random(f"{self._seed}/{step}").sample(list(self._narrow), NARROW_A_STEP)
-        narrow = [random.Random(f"{self._seed}/{step}/{g}").choice(self._narrow[g]) for g in groups]
+        wording = f"{self._seed}/{step}/{place // CONTENTS_A_WORDING}"
+        narrow = self._narrow_policies(wording)
         if rng.random() < NARROW_SHARE:
             policy = rng.choice(narrow)
             record = self._draw_tagged(rng, policy)
             questions = [Question(policy.id, policy.definition, policy.violated_by(record) is True)]
         else:
             record, policy_id = self._draw_labelled(rng)
-            questions = [self._question(step, policy_id, record)]
+            questions = [self._question(wording, policy_id, record)]
         asked = {question.policy_id for question in questions}
         others = [
             policy_id
             for policy_id, violates in record.labels.items()
-            if policy_id in POLICY_WEIGHTS
-            and policy_id not in asked
+            if policy_id not in asked
+            and self._asks(policy_id, record.surface)
             # any harm follows from every other violation: asking it each time would teach Yes
             and not (policy_id == "any_harm" and violates)
-            and self._definitions(policy_id, record.surface)
         ]
         violates = questions[0].violates or any(record.labels.values())
         weight = CONTRAST_WEIGHT if violates else OTHERS_WEIGHT
         for policy_id in rng.sample(others, k=min(len(others), MAX_OTHERS)):
-            questions.append(self._question(step, policy_id, record, weight=weight))
+            questions.append(self._question(wording, policy_id, record, weight=weight))
         known = [
             Question(policy.id, policy.definition, answer, weight=weight)
             for policy in rng.sample(narrow, k=len(narrow))
@@ -154,16 +178,27 @@ class Sampler:
             record = replace(record, text=disguised(rng, record.text))
         return Example(record, tuple(questions))
 
+    def _narrow_policies(self, wording: str) -> list[NarrowPolicy]:
+        """Those that are asked with a wording."""
+        rng = random.Random(wording)
+        groups = rng.sample(list(self._narrow), NARROW_A_WORDING)
+        custom = rng.sample(self._custom, CUSTOM_A_WORDING)
+        return [*(rng.choice(self._narrow[group]) for group in groups), *custom]
+
     def _draw_tagged(self, rng: random.Random, policy: NarrowPolicy) -> Record:
-        """A record that a narrow policy is about, or one of its group."""
+        """A record that a narrow policy is about, one that nearly is, or one of its group."""
         tags = policy.tags
         if rng.random() > NARROW_VIOLATED:
-            tags = tuple(tag for tag in self._tagged if tag.startswith(f"{policy.group}:"))
+            missed = [tag for tag in policy.missed if tag in self._tagged]
+            if missed and rng.random() < NARROW_MISSED / (1 - NARROW_VIOLATED):
+                tags = tuple(missed)
+            else:
+                tags = tuple(tag for tag in self._tagged if tag.startswith(f"{policy.group}:"))
         return rng.choice(self._tagged[rng.choice(tags)])
 
     def _draw_labelled(self, rng: random.Random) -> tuple[Record, str]:
         """A record and the policy for whose label it was drawn."""
-        policy_id = rng.choices(list(POLICY_WEIGHTS), list(POLICY_WEIGHTS.values()))[0]
+        policy_id = rng.choices(list(self._policy_weights), [*self._policy_weights.values()])[0]
         sources = self._pools[policy_id, rng.random() < 0.5]
         weights = [
             self._source_weights.get(source, 1.0) * math.sqrt(len(records))
@@ -172,12 +207,15 @@ class Sampler:
         return rng.choice(sources[rng.choices(list(sources), weights)[0]]), policy_id
 
     def _question(
-        self, step: int, policy_id: str, record: Record, *, weight: float = 1.0
+        self, wording: str, policy_id: str, record: Record, *, weight: float = 1.0
     ) -> Question:
-        rng = random.Random(f"{self._seed}/{step}/{policy_id}/{record.surface}")
+        rng = random.Random(f"{wording}/{policy_id}/{record.surface}")
         catalogue, *others = self._definitions(policy_id, record.surface)
         words = catalogue if rng.random() < 0.6 else rng.choice(others)
         return Question(policy_id, words, record.labels[policy_id], weight)
+
+    def _asks(self, policy_id: str, surface: Surface) -> bool:
+        return policy_id in self._policy_weights and bool(self._definitions(policy_id, surface))
 
     def _definitions(self, policy_id: str, surface: Surface) -> list[str]:
         """The catalogue's text first, then other wordings; empty where it does not apply."""

@@ -28,6 +28,8 @@ class NarrowPolicy:
     """A pattern of words that make the answer unknown in a record that has none of the tags."""
     inverted: bool = False
     """Everything else is forbidden."""
+    missed: tuple[str, ...] = ()
+    """Tags of the records that were written as near misses of it."""
     only_own: bool = False
     """The answer is known of records alone that are about a policy of the same group."""
 
@@ -71,6 +73,7 @@ def narrow_policies() -> list[NarrowPolicy]:
                     group="custom",
                     definition=text,
                     tags=(f"custom:{name}",),
+                    missed=(f"custom:not {name}",),
                     only_own=True,
                 )
             )

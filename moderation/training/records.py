@@ -44,8 +44,10 @@ class Record:
     """What a written text is about (`topic:jazz`, `attacks:women`); None for a collected one."""
 
 
-def read_records(path: Path, *, licences: Sequence[str] = PERMISSIVE_LICENCES) -> list[Record]:
-    """Records of a JSONL file (gzip or plain) whose licence is one of `licences`."""
+def read_records(
+    path: Path, *, licences: Sequence[str] | None = PERMISSIVE_LICENCES
+) -> list[Record]:
+    """Records of a JSONL file (gzip or plain) of these licences; None takes all."""
     with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
         rows = (json.loads(line) for line in lines)
         return [
@@ -58,5 +60,5 @@ def read_records(path: Path, *, licences: Sequence[str] = PERMISSIVE_LICENCES) -
                 lang=row["lang"],
             )
             for row in rows
-            if row["licence"] in licences
+            if licences is None or row["licence"] in licences
         ]

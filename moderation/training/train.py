@@ -1,9 +1,8 @@
 """Trains the embedded adapter: LoRA on the Gemma 3 270M base, loss at the answer position.
 
-Runs on one process or on several (`torchrun --nproc-per-node N`), each with a share of every
-batch and gradients averaged; the result does not depend on how often the run was stopped and
-started again. Writes into `--out`: `adapter/` (peft format), `state.pt` (optimizer, step) and
-`log.jsonl` (one line a step).
+On a GPU where there is one, else on the CPU. The result does not depend on how often the run was
+stopped and started again. Writes into `--out`: `adapter/` (peft format), `state.pt` (optimizer,
+step), `log.jsonl` (one line a step) and, with `--dev`, `curve.jsonl` (what was measured on it).
 
     python -m moderation.training.train --data train.jsonl.gz --out runs/v1 --steps 1000
 """
@@ -13,29 +12,35 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from transformers import AutoModelForCausalLM
 
 from moderation.embedded.base import REVISION, ensure_base
-from moderation.gemma import GemmaLayers
-from moderation.layouts import answer_segments
 from moderation.prompts import JudgePrompt, PromptBuilder
-from moderation.segments import Segment
 from moderation.templates import TEMPLATES
 from moderation.tokenizer import SafeTokenizer
-from moderation.training.data import Example, stage_sampler
+from moderation.training.batch import in_rows, make_batch
+from moderation.training.data import Example, Sampler, stage_sampler
+from moderation.training.layers import answer_margins
+from moderation.training.measure import measure, records_to_measure
 from policies import Surface, load_library
 
 MAX_CONTENT_TOKENS = 600
 """Longer records are passed over: cutting one could cut away what its label is about."""
+
+SAVE_EVERY = 25
+"""Steps between checkpoints."""
+
+Row = list[tuple[JudgePrompt, Example]]
+"""What one forward computes."""
 
 
 def main() -> None:
@@ -47,77 +52,114 @@ def main() -> None:
     parser.add_argument("--template", default="compositional", choices=("compact", "compositional"))
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--init", type=Path, help="folder of an adapter to begin with")
-    parser.add_argument("--batch", type=int, default=16, help="contents a step, all processes")
+    parser.add_argument("--batch", type=int, default=24, help="contents a step")
     parser.add_argument("--rank", type=int, default=16, help="LoRA rank")
     parser.add_argument("--lr", type=float, default=4e-4)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
+        "--without", action="append", default=[], metavar="POLICY", help="never ask this policy"
+    )
+    parser.add_argument("--dev", type=Path, help="JSONL records to measure on")
+    parser.add_argument("--measure-every", type=int, default=250, help="steps between measurements")
+    parser.add_argument(
         "--row-tokens",
         type=int,
         default=4000,
-        help="content tokens of one forward: about 1 GiB of memory a thousand",
+        help="content tokens of one forward: about 1.5 GiB of memory a thousand",
     )
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads a process")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare the data")
     train(parser.parse_args())
 
 
 def train(args: argparse.Namespace) -> None:
     """Trains or goes on from the last checkpoint in `args.out`."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    place = int(os.environ.get("RANK", "0"))
     torch.set_num_threads(args.threads)
-    if world > 1:
-        dist.init_process_group("gloo")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base = ensure_base(args.cache)
     tokenizer = SafeTokenizer((base / "tokenizer.json").read_text(encoding="utf-8"))
     builder = PromptBuilder(TEMPLATES[args.template], tokenizer)
     library = load_library()
-    sampler = stage_sampler(args.data, library, seed=args.seed)
-    model = adapted_model(base, args.rank, args.seed).to(device)
-    trained = [p for p in model.parameters() if p.requires_grad]
+    sampler = stage_sampler(args.data, library, seed=args.seed, without=args.without)
+    adapted = adapted_model(base, args.rank, args.seed).to(device)
+    model: Any = adapted.get_base_model()
+    trained = [p for p in adapted.parameters() if p.requires_grad]
     # The adapter computes in bfloat16 (float32 costs 1.3 to 1.8 times the time on a CPU), but
     # small updates would round away there, so the optimizer keeps float32 copies.
     masters = [parameter.detach().float().clone() for parameter in trained]
     optimizer = torch.optim.AdamW(masters, lr=args.lr, weight_decay=0.0)
     if args.init is not None:
-        _begin_with(args.init, model, masters)
-    first_step = _resume(args.out, masters, optimizer)
+        _begin_with(args.init, adapted, masters)
+    first_step = _resume(args.out, masters, optimizer, device)
     _copy(masters, trained)
-    layers = GemmaLayers(model.get_base_model())
     direction = answer_direction(model, tokenizer)
     args.out.mkdir(parents=True, exist_ok=True)
-    if place == 0:
-        recipe = {k: v for k, v in vars(args).items() if not isinstance(v, Path)}
-        recipe["begins_with"] = args.init.name if args.init else None
-        (args.out / "arguments.json").write_text(json.dumps(recipe, indent=1) + "\n")
-    for step in range(first_step, args.steps):
-        started = time.monotonic()
+    recipe = {k: v for k, v in vars(args).items() if not isinstance(v, Path)}
+    recipe["begins_with"] = args.init.name if args.init else None
+    (args.out / "arguments.json").write_text(json.dumps(recipe, indent=1) + "\n")
+    dev = records_to_measure(args.dev) if args.dev else []
+    rows = _Rows(sampler, builder, range(first_step, args.steps), args.batch, args.row_tokens)
+    ahead = 4 if args.workers else None
+    loaded: Iterable[list[Row]] = DataLoader(
+        rows, batch_size=None, num_workers=args.workers, prefetch_factor=ahead
+    )
+    started = time.monotonic()
+    for step, prepared in enumerate(loaded, start=first_step):
         for group in optimizer.param_groups:
             group["lr"] = args.lr * _schedule(step, args.steps)
-        examples = [sampler.draw(step, i) for i in range(place, args.batch, world)]
-        loss, num_answers = _backward(layers, direction, builder, examples, args.row_tokens)
+        loss, num_answers = _backward(model, direction, prepared, device)
         for master, parameter in zip(masters, trained, strict=True):
             assert parameter.grad is not None
             master.grad = parameter.grad.float()
             parameter.grad = None
-            if world > 1:
-                dist.all_reduce(master.grad)
-                master.grad /= world
         nn.utils.clip_grad_norm_(masters, 1.0)
         optimizer.step()
         _copy(masters, trained)
-        if place == 0:
-            line = {
-                "step": step,
-                "loss": round(loss, 4),
-                "answers": num_answers,
-                "seconds": round(time.monotonic() - started, 2),
-            }
-            with (args.out / "log.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
-            if step % 25 == 24 or step == args.steps - 1:
-                _save(args.out, model, masters, optimizer, step + 1)
+        line = {
+            "step": step,
+            "loss": round(loss, 4),
+            "answers": num_answers,
+            "seconds": round(time.monotonic() - started, 2),
+        }
+        started = time.monotonic()
+        _write_line(args.out / "log.jsonl", line)
+        is_last = step == args.steps - 1
+        if dev and (is_last or step % args.measure_every == args.measure_every - 1):
+            numbers = measure(model, direction, builder, library, dev)
+            _write_line(args.out / "curve.jsonl", {"step": step, **numbers})
+        if is_last or step % SAVE_EVERY == SAVE_EVERY - 1:
+            _save(args.out, adapted, masters, optimizer, step + 1)
+
+
+class _Rows(Dataset[list[Row]]):
+    """The rows of each step, rendered; a worker prepares them while others are computed."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        builder: PromptBuilder,
+        steps: range,
+        batch: int,
+        row_tokens: int,
+    ) -> None:
+        self._sampler = sampler
+        self._builder = builder
+        self._steps = steps
+        self._batch = batch
+        self._row_tokens = row_tokens
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, index: int) -> list[Row]:
+        step = self._steps[index]
+        examples = (self._sampler.draw(step, place) for place in range(self._batch))
+        kept = [
+            (prompt, example)
+            for example in examples
+            if len((prompt := render(self._builder, example)).prefix) <= MAX_CONTENT_TOKENS
+        ]
+        return list(in_rows(kept, self._row_tokens))
 
 
 def adapted_model(
@@ -139,80 +181,36 @@ def adapted_model(
 
 
 def _backward(
-    layers: GemmaLayers,
-    direction: Tensor,
-    builder: PromptBuilder,
-    examples: Sequence[Example],
-    row_tokens: int,
+    model: Any, direction: Tensor, rows: Sequence[Row], device: torch.device
 ) -> tuple[float, int]:
     """Adds the gradients of the mean loss over the questions; returns that loss and their number.
 
     Args:
-        layers: of the model that is trained.
+        model: that is trained.
         direction: see `answer_margins`.
-        builder: renders the examples.
-        examples: of this process's share of the batch.
-        row_tokens: content tokens of one forward, which bound the memory.
+        rows: of the step.
+        device: of the model.
     """
-    kept = [
-        (prompt, example)
-        for example in examples
-        if len((prompt := render(builder, example)).prefix) <= MAX_CONTENT_TOKENS
-    ]
-    questions = [question for _, example in kept for question in example.questions]
+    questions = [question for row in rows for _, example in row for question in example.questions]
     total_weight = sum(question.weight for question in questions)
-    total = 0.0
-    for row in _rows(kept, row_tokens):
+    total = torch.zeros((), device=device)
+    for row in rows:
         asked = [question for _, example in row for question in example.questions]
-        labels = torch.tensor([q.violates for q in asked], dtype=torch.float32)
-        weights = torch.tensor([q.weight / total_weight for q in asked])
-        margins = answer_margins(layers, [prompt for prompt, _ in row], direction)
+        labels = torch.tensor([float(q.violates) for q in asked], device=device)
+        weights = torch.tensor([q.weight / total_weight for q in asked], device=device)
+        batch = make_batch([prompt for prompt, _ in row]).to(device)
+        margins = answer_margins(model, batch, direction)
         loss = nn.functional.binary_cross_entropy_with_logits(
-            margins, labels.to(margins.device), weights.to(margins.device), reduction="sum"
+            margins, labels, weights, reduction="sum"
         )
         torch.autograd.backward(loss)
-        total += loss.item()
-    return total, len(questions)
+        total += loss.detach()
+    return total.item(), len(questions)
 
 
-def _rows(
-    prompts: Sequence[tuple[JudgePrompt, Example]], row_tokens: int
-) -> Iterator[list[tuple[JudgePrompt, Example]]]:
-    row: list[tuple[JudgePrompt, Example]] = []
-    for prompt, example in prompts:
-        tokens = sum(len(other.prefix) for other, _ in row) + len(prompt.prefix)
-        if row and tokens > row_tokens:
-            yield row
-            row = []
-        row.append((prompt, example))
-    if row:
-        yield row
-
-
-def answer_margins(
-    layers: GemmaLayers, prompts: Sequence[JudgePrompt], direction: Tensor
-) -> Tensor:
-    """Logit of Yes minus logit of No for every leaf, ``(Q,)`` float32: P(Yes) is its sigmoid.
-
-    The segments and the walk are the engine's; policies that several prompts ask are computed once.
-
-    Args:
-        layers: of the model that is trained.
-        prompts: of one packed row.
-        direction: ``(D,)`` float32, the output head's row of Yes minus that of No.
-    """
-    policies: dict[tuple[int, ...], Segment] = {}
-    leaves: list[Segment] = []
-    for prompt in prompts:
-        asked = [policies.setdefault(ids, Segment(ids)) for ids in prompt.leaves if prompt.query]
-        leaves += answer_segments(prompt, Segment(prompt.prefix), asked)
-    margins: Tensor = layers.answers(leaves).float() @ direction
-    return margins
-
-
-def answer_direction(model: nn.Module, tokenizer: SafeTokenizer) -> Tensor:
+def answer_direction(model: Any, tokenizer: SafeTokenizer) -> Tensor:
     """``(D,)`` float32, the output head's row of Yes minus that of No."""
-    head: Tensor = cast(Any, model).get_output_embeddings().weight
+    head: Tensor = model.get_output_embeddings().weight
     yes, no = (head[tokenizer.token_id(word)].detach().float() for word in ("Yes", "No"))
     return yes - no
 
@@ -243,6 +241,11 @@ def _copy(masters: list[Tensor], trained: list[nn.Parameter]) -> None:
         parameter.copy_(master)
 
 
+def _write_line(path: Path, line: dict[str, Any]) -> None:
+    with path.open("a") as lines:
+        lines.write(json.dumps(line) + "\n")
+
+
 def _save(
     out: Path,
     model: PeftModel,
@@ -265,11 +268,13 @@ def _begin_with(adapter: Path, model: PeftModel, masters: list[Tensor]) -> None:
         master.copy_(saved[name.replace(".default.", ".")])
 
 
-def _resume(out: Path, masters: list[Tensor], optimizer: torch.optim.Optimizer) -> int:
+def _resume(
+    out: Path, masters: list[Tensor], optimizer: torch.optim.Optimizer, device: torch.device
+) -> int:
     """Restores the last checkpoint, if there is one; returns the step to go on with."""
     if not (out / "state.pt").exists():
         return 0
-    state = torch.load(out / "state.pt", weights_only=True)
+    state = torch.load(out / "state.pt", weights_only=True, map_location=device)
     for master, saved in zip(masters, state["masters"], strict=True):
         master.copy_(saved)
     optimizer.load_state_dict(state["optimizer"])

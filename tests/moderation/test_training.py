@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from peft import PeftModel
 
 from moderation.checkpoints import Classifier, load_checkpoint
-from moderation.gemma import GemmaLayers
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
 from moderation.tokenizer import SafeTokenizer
+from moderation.training.batch import make_batch
 from moderation.training.data import Sampler
 from moderation.training.derived import derived_records, known_better
 from moderation.training.disguise import disguised
+from moderation.training.layers import answer_margins
 from moderation.training.narrow import NarrowPolicy, narrow_policies
 from moderation.training.records import (
     PERMISSIVE_LICENCES,
@@ -28,7 +29,7 @@ from moderation.training.records import (
     Record,
     read_records,
 )
-from moderation.training.train import adapted_model, answer_direction, answer_margins, render
+from moderation.training.train import adapted_model, answer_direction, render
 from moderation.training.written import (
     NO_TAGS,
     contrast_records,
@@ -47,9 +48,7 @@ from tests.moderation.checkpoints_on_disk import SLIDING_WINDOW
 _tokens = st.lists(st.integers(20, 800), min_size=1, max_size=2 * SLIDING_WINDOW).map(tuple)
 _leaves = st.lists(_tokens, min_size=1, max_size=3).map(tuple)
 _content_first = st.builds(JudgePrompt, prefix=_tokens, leaves=_leaves)
-_compositional = st.builds(
-    JudgePrompt, prefix=_tokens, leaves=_leaves, query=st.just((30,)) | st.just((31, 32))
-)
+_compositional = st.builds(JudgePrompt, prefix=_tokens, leaves=_leaves, query=st.just((30,)))
 _rows = st.lists(_content_first, min_size=1, max_size=4) | st.lists(
     _compositional, min_size=1, max_size=4
 )
@@ -83,9 +82,9 @@ def trained(
 def test_what_is_trained_is_what_is_served(
     in_training: PeftModel, trained: Classifier, prompts: list[JudgePrompt]
 ) -> None:
-    layers = GemmaLayers(in_training.get_base_model())
-    direction = answer_direction(in_training, trained.builder.tokenizer)
-    margins = answer_margins(layers, prompts, direction)
+    model = in_training.get_base_model()
+    direction = answer_direction(model, trained.builder.tokenizer)
+    margins = answer_margins(model, make_batch(prompts), direction)
     expected = [score for prompt in prompts for score in ask(trained.engine, prompt)]
     assert torch.sigmoid(margins).tolist() == pytest.approx(expected, abs=1e-4)
 
@@ -101,8 +100,8 @@ def test_the_adapter_matters(tiny: dict[str, Classifier], trained: Classifier) -
 def test_the_gradient_of_a_packed_row_is_the_sum_of_each_prompts(
     in_training: PeftModel, trained: Classifier, query: tuple[int, ...]
 ) -> None:
-    layers = GemmaLayers(in_training.get_base_model())
-    direction = answer_direction(in_training, trained.builder.tokenizer)
+    model = in_training.get_base_model()
+    direction = answer_direction(model, trained.builder.tokenizer)
     prompts = [
         JudgePrompt((30,) * 40, ((31, 36),), query),
         JudgePrompt((32, 37), ((31, 36), (33,)), query),
@@ -110,7 +109,8 @@ def test_the_gradient_of_a_packed_row_is_the_sum_of_each_prompts(
     parameters = [p for p in in_training.parameters() if p.requires_grad]
 
     def gradient(row: list[JudgePrompt]) -> list[torch.Tensor]:
-        return list(torch.autograd.grad(answer_margins(layers, row, direction).sum(), parameters))
+        margins = answer_margins(model, make_batch(row), direction)
+        return list(torch.autograd.grad(margins.sum(), parameters))
 
     together = gradient(prompts)
     apart = [a + b for a, b in zip(*(gradient([prompt]) for prompt in prompts), strict=True)]

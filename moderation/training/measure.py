@@ -1,0 +1,85 @@
+"""What a run is measured by while it trains: how well it judges records that it does not see."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor
+
+from moderation.prompts import JudgePrompt, PromptBuilder
+from moderation.training.batch import in_rows, make_batch
+from moderation.training.layers import answer_margins
+from moderation.training.records import POLICY_WEIGHTS, Record, read_records
+from policies import PolicyLibrary, Surface
+
+MAX_TOKENS = 600
+ROW_TOKENS = 16_000
+"""Content tokens of one forward."""
+
+
+def records_to_measure(path: Path) -> list[Record]:
+    """All records of a JSONL file, whatever their licence: nothing is learned from them."""
+    return read_records(path, licences=None)
+
+
+@torch.no_grad()
+def measure(
+    model: Any,
+    direction: Tensor,
+    builder: PromptBuilder,
+    library: PolicyLibrary,
+    records: Sequence[Record],
+) -> dict[str, dict[str, float]]:
+    """AU-PRC and AUROC a policy, in the catalogue's words; records over 600 tokens are left out.
+
+    Args:
+        model: see `answer_margins`.
+        direction: see `answer_margins`.
+        builder: renders the records.
+        library: the catalogue.
+        records: with labels.
+    """
+    answers: dict[str, list[bool]] = defaultdict(list)
+    scores: dict[str, list[float]] = defaultdict(list)
+    rendered = (render_record(builder, library, record) for record in records)
+    kept = [found for found in rendered if found and len(found[0].prefix) <= MAX_TOKENS]
+    for row in in_rows(sorted(kept, key=lambda found: len(found[0].prefix)), ROW_TOKENS):
+        batch = make_batch([prompt for prompt, _ in row]).to(direction.device)
+        margins = iter(answer_margins(model, batch, direction).tolist())
+        for _, labels in row:
+            for policy_id, violates in labels.items():
+                answers[policy_id].append(violates)
+                scores[policy_id].append(next(margins))
+    return {
+        policy_id: {
+            "au_prc": round(float(average_precision_score(found, scores[policy_id])), 4),
+            "auroc": round(float(roc_auc_score(found, scores[policy_id])), 4),
+        }
+        for policy_id, found in answers.items()
+        if len(set(found)) == 2
+    }
+
+
+def render_record(
+    builder: PromptBuilder, library: PolicyLibrary, record: Record
+) -> tuple[JudgePrompt, dict[str, bool]] | None:
+    """The prompt that asks every known label of a record, and the labels; None without any."""
+    asked = {
+        policy_id: definition
+        for policy_id in record.labels
+        if policy_id in POLICY_WEIGHTS
+        and (definition := library.policy(policy_id).definition_for(record.surface))
+    }
+    if not asked:
+        return None
+    context = builder.content_tokens(record.prompt).ids if record.prompt else ()
+    prompt = builder.text_prompt(
+        record.surface,
+        builder.content_tokens(record.text).ids,
+        list(asked.values()),
+        context=context if record.surface is Surface.RESPONSE else (),
+    )
+    return prompt, {policy_id: record.labels[policy_id] for policy_id in asked}
