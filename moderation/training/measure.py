@@ -15,7 +15,7 @@ from moderation.training.layers import answer_margins
 from moderation.training.records import POLICY_WEIGHTS, Record, read_records
 from policies import PolicyLibrary, Surface
 
-MAX_TOKENS = 600
+MAX_TOKENS = 1000
 ROW_TOKENS = 16_000
 """Content tokens of one forward."""
 
@@ -33,7 +33,7 @@ def measure(
     library: PolicyLibrary,
     records: Sequence[Record],
 ) -> dict[str, dict[str, float]]:
-    """AU-PRC and AUROC a policy, in the catalogue's words; records over 600 tokens are left out.
+    """AU-PRC and AUROC a policy, in the catalogue's words; records over 1,000 tokens are left out.
 
     Args:
         model: see `answer_margins`.

@@ -33,7 +33,7 @@ from moderation.training.layers import answer_margins
 from moderation.training.measure import measure, records_to_measure
 from policies import Surface, load_library
 
-MAX_CONTENT_TOKENS = 600
+MAX_CONTENT_TOKENS = 1000
 """Longer records are passed over: cutting one could cut away what its label is about."""
 
 SAVE_EVERY = 25
@@ -103,6 +103,7 @@ def train(args: argparse.Namespace) -> None:
     loaded: Iterable[list[Row]] = DataLoader(
         rows, batch_size=None, num_workers=args.workers, prefetch_factor=ahead
     )
+    lines: list[dict[str, Any]] = []  # reading a loss would wait for the GPU
     started = time.monotonic()
     for step, prepared in enumerate(loaded, start=first_step):
         for group in optimizer.param_groups:
@@ -115,19 +116,17 @@ def train(args: argparse.Namespace) -> None:
         nn.utils.clip_grad_norm_(masters, 1.0)
         optimizer.step()
         _copy(masters, trained)
-        line = {
-            "step": step,
-            "loss": round(loss, 4),
-            "answers": num_answers,
-            "seconds": round(time.monotonic() - started, 2),
-        }
+        seconds = round(time.monotonic() - started, 2)
+        lines.append({"step": step, "loss": loss, "answers": num_answers, "seconds": seconds})
         started = time.monotonic()
-        _write_line(args.out / "log.jsonl", line)
         is_last = step == args.steps - 1
         if dev and (is_last or step % args.measure_every == args.measure_every - 1):
             numbers = measure(model, direction, builder, library, dev)
-            _write_line(args.out / "curve.jsonl", {"step": step, **numbers})
+            _write_lines(args.out / "curve.jsonl", [{"step": step, **numbers}])
         if is_last or step % SAVE_EVERY == SAVE_EVERY - 1:
+            losses = [{**line, "loss": round(float(line["loss"]), 4)} for line in lines]
+            _write_lines(args.out / "log.jsonl", losses)
+            lines.clear()
             _save(args.out, adapted, masters, optimizer, step + 1)
 
 
@@ -182,7 +181,7 @@ def adapted_model(
 
 def _backward(
     model: Any, direction: Tensor, rows: Sequence[Row], device: torch.device
-) -> tuple[float, int]:
+) -> tuple[Tensor, int]:
     """Adds the gradients of the mean loss over the questions; returns that loss and their number.
 
     Args:
@@ -205,7 +204,7 @@ def _backward(
         )
         torch.autograd.backward(loss)
         total += loss.detach()
-    return total.item(), len(questions)
+    return total, len(questions)
 
 
 def answer_direction(model: Any, tokenizer: SafeTokenizer) -> Tensor:
@@ -241,9 +240,9 @@ def _copy(masters: list[Tensor], trained: list[nn.Parameter]) -> None:
         parameter.copy_(master)
 
 
-def _write_line(path: Path, line: dict[str, Any]) -> None:
-    with path.open("a") as lines:
-        lines.write(json.dumps(line) + "\n")
+def _write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    with path.open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
 def _save(

@@ -13,6 +13,15 @@ from policies import Surface
 
 Slots = Mapping[str, list[str]]
 
+GROUPED = (
+    "answers_more.yaml",
+    "hate_more_a.yaml",
+    "hate_more_b.yaml",
+    "injections_more.yaml",
+    "requests.yaml",
+)
+"""Files whose groups name what they violate; each combination of a template's slots is a record."""
+
 NO_TAGS: frozenset[str] = frozenset()
 """Of a written text about nothing that a narrow policy is about."""
 
@@ -26,7 +35,29 @@ def written_records() -> list[Record]:
         *injection_records(),
         *answer_records(),
         *custom_records(),
+        *grouped_records(),
     ]
+
+
+def grouped_records() -> list[Record]:
+    """The texts and answers of the files in `GROUPED`."""
+    records = []
+    for name in GROUPED:
+        spec = read_yaml(name)
+        for group in spec["groups"]:
+            labels = labels_of(group.get("violated", ()), group.get("open", ()))
+            source, lang = group["source"], group.get("lang", "en")
+            for text in _filled(group.get("texts", ()), spec.get("slots", {})):
+                records.append(Record(source, Surface.PROMPT, text, None, labels, lang))
+            for prompts, answers in group.get("answers", ()):
+                for both in itertools.product(_listed(prompts), _listed(answers)):
+                    # filled together: what a slot holds in the prompt it holds in the answer
+                    for text in _filled(["\0".join(both)], spec.get("slots", {})):
+                        prompt, answer = text.split("\0")
+                        records.append(
+                            Record(source, Surface.RESPONSE, answer, prompt, labels, lang)
+                        )
+    return records
 
 
 def ordinary_records() -> list[Record]:
@@ -149,6 +180,17 @@ def labels_of(violated: Iterable[str] = (), open_: Iterable[str] = ()) -> dict[s
         for policy_id in POLICY_WEIGHTS
         if policy_id not in unknown
     }
+
+
+def _listed(texts: str | list[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else texts
+
+
+def _filled(templates: Iterable[str], slots: Slots) -> Iterator[str]:
+    for template in templates:
+        names = {name for _, name, _, _ in string.Formatter().parse(template) if name}
+        for values in itertools.product(*(slots[name] for name in sorted(names))):
+            yield template.format(**dict(zip(sorted(names), values, strict=True)))
 
 
 def _fill(template: str, slots: Slots) -> Iterator[tuple[str, frozenset[str]]]:
