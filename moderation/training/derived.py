@@ -21,12 +21,20 @@ REQUESTS = (
     "dangerousqa",
     "harmfulqa",
     "malicious_instruct",
+    "requests_harmful_dangerous_content",
+    "requests_harmful_harassment",
+    "requests_harmful_hate_speech",
+    "requests_harmful_self_harm",
+    "requests_harmful_sexually_explicit",
+    "requests_harmful_violence",
 )
 """Sources of harmful requests."""
 POSTS = (
     "davidson",
     "edos",
     "germeval2018",
+    "hate_more_attacks",
+    "hate_more_fine",
     "hate_tests_attacks",
     "hate_tests_fine",
     "hatemojibuild",
