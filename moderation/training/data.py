@@ -50,6 +50,8 @@ SOURCE_WEIGHTS = {
 kind, more where nothing else teaches the same."""
 NARROW_VIOLATED = 0.6
 """Of the records that are drawn for a narrow policy; the others are about one like it."""
+NARROW_NEAR = 0.5
+"""Of those others: the ones that come close to it, where it knows such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +157,16 @@ class Sampler:
         return Example(record, tuple(questions))
 
     def _draw_tagged(self, rng: random.Random, policy: NarrowPolicy) -> Record:
-        """A record that a narrow policy is about, or one of its group."""
+        """A record that a narrow policy is about, one that comes close, or one of its group."""
         tags = policy.tags
         if rng.random() > NARROW_VIOLATED:
-            tags = tuple(tag for tag in self._tagged if tag.startswith(f"{policy.group}:"))
-        return rng.choice(self._tagged[rng.choice(tags)])
+            if policy.near and (policy.alone or rng.random() < NARROW_NEAR):
+                tags = policy.near
+            else:
+                tags = tuple(tag for tag in self._tagged if tag.startswith(f"{policy.group}:"))
+        records = self._tagged[rng.choice(tags)]
+        known = [record for record in records if policy.violated_by(record) is not None]
+        return rng.choice(known or self._tagged[rng.choice(policy.tags)])
 
     def _draw_labelled(self, rng: random.Random) -> tuple[Record, str]:
         """A record and the policy for whose label it was drawn."""
