@@ -105,6 +105,7 @@ class Sampler:
         self._narrow: dict[str, list[NarrowPolicy]] = defaultdict(list)
         for policy in narrow_policies():
             self._narrow[policy.group].append(policy)
+        self._of_the_whole = {p.id for p in narrow_policies() if p.inverted or p.alone}
         pools: dict[tuple[str, bool], dict[str, list[Record]]] = defaultdict(
             lambda: defaultdict(list)
         )
@@ -152,7 +153,9 @@ class Sampler:
             if policy.id not in asked and (answer := policy.violated_by(record)) is not None
         ]
         questions += known[:MAX_NARROW]
-        if rng.random() < DISGUISED_SHARE:
+        # what stands around a text may be what such a policy forbids, and its letters too
+        of_the_whole = any(q.policy_id in self._of_the_whole for q in questions)
+        if rng.random() < DISGUISED_SHARE and not of_the_whole:
             record = replace(record, text=disguised(rng, record.text))
         return Example(record, tuple(questions))
 
