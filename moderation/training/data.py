@@ -52,6 +52,8 @@ NARROW_VIOLATED = 0.6
 """Of the records that are drawn for a narrow policy; the others are about one like it."""
 NARROW_NEAR = 0.5
 """Of those others: the ones that come close to it, where it knows such."""
+DRAWS = 8
+"""Until a record is found of which a narrow policy knows the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +169,11 @@ class Sampler:
                 tags = policy.near
             else:
                 tags = tuple(tag for tag in self._tagged if tag.startswith(f"{policy.group}:"))
-        records = self._tagged[rng.choice(tags)]
-        known = [record for record in records if policy.violated_by(record) is not None]
-        return rng.choice(known or self._tagged[rng.choice(policy.tags)])
+        for _ in range(DRAWS):
+            record = rng.choice(self._tagged[rng.choice(tags)])
+            if policy.violated_by(record) is not None:
+                return record
+        return rng.choice(self._tagged[rng.choice(policy.tags)])
 
     def _draw_labelled(self, rng: random.Random) -> tuple[Record, str]:
         """A record and the policy for whose label it was drawn."""
