@@ -35,28 +35,52 @@ MAX_NARROW = 1
 """Of them, asked beside the others."""
 DISGUISED_SHARE = 0.15
 SOURCE_WEIGHTS = {
+    "answers_given": 0.5,
+    "answers_harmful_dangerous_content": 1.5,
+    "answers_harmful_harassment": 1.5,
+    "answers_harmful_hate_speech": 1.5,
+    "answers_harmful_self_harm": 1.5,
+    "answers_harmful_sexually_explicit": 1.5,
+    "answers_harmful_violence": 1.5,
+    "answers_refused": 0.6,
+    "answers_safe": 1.5,
     "arc": 0.5,
     "beep_korean": 0.5,
+    "bipia_train": 0.7,
     "chat": 1.5,
     "chat_look_alikes": 2.0,
-    "ordinary_look_alikes": 1.5,
-    "bipia_train": 0.7,
     "cold": 0.6,
     "custom": 2.0,
     "gsm8k": 0.5,
+    "hate_more_attacks": 0.8,
+    "hate_more_fine": 0.8,
     "hate_tests_attacks": 1.5,
     "hate_tests_fine": 1.5,
     "injection_inside": 0.7,
+    "injections_clean_documents": 0.7,
+    "injections_direct": 1.5,
+    "injections_indirect": 0.6,
+    "injections_plain_instructions": 2.0,
     "mlc_v05": 0.4,
+    "ordinary_look_alikes": 1.5,
     "pyrit_scorer_evals": 2.0,
+    "requests_benign_twins": 2.0,
+    "requests_harmful_dangerous_content": 1.5,
+    "requests_harmful_harassment": 2.0,
+    "requests_harmful_hate_speech": 1.5,
+    "requests_harmful_self_harm": 1.5,
+    "requests_harmful_sexually_explicit": 1.5,
+    "requests_harmful_violence": 2.0,
+    "requests_ordinary": 2.0,
 }
 """How often a source is drawn beside the root of its size: less where it is long or all of one
 kind, more where nothing else teaches the same."""
 NARROW_VIOLATED = 0.5
-"""Of the records that are drawn for a narrow policy."""
-NARROW_MISSED = 0.3
-"""Of them, those that were written as near misses of it, where there are some; the others are about
-a policy like it."""
+"""Of the records that are drawn for a narrow policy; the others are about one like it."""
+NARROW_NEAR = 0.6
+"""Of those others: the ones that come close to it, where it knows such."""
+DRAWS = 8
+"""Until a record is found of which a narrow policy knows the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +140,7 @@ class Sampler:
         without: Sequence[str] = (),
     ) -> None:
         """`source_weights` multiplies how often a source is drawn, 1 where it says nothing; the
-        policies of `without` are never asked."""
+        policies of `without` (`violence`, `custom:spoilers`) are never asked."""
         self._seed = seed
         self._source_weights = source_weights
         self._policy_weights = {p: w for p, w in POLICY_WEIGHTS.items() if p not in without}
@@ -124,14 +148,18 @@ class Sampler:
         self._wordings = read_yaml("wordings.yaml")
         self._narrow: dict[str, list[NarrowPolicy]] = defaultdict(list)
         for policy in narrow_policies():
-            if policy.parent not in without:
+            if policy.parent not in without and not set(policy.tags) & set(without):
                 self._narrow[policy.group].append(policy)
+        self._of_the_whole = {p.id for p in narrow_policies() if p.inverted or p.alone}
         self._custom = self._narrow.pop("custom")
         pools: dict[tuple[str, bool], dict[str, list[Record]]] = defaultdict(
             lambda: defaultdict(list)
         )
         self._tagged: dict[str, list[Record]] = defaultdict(list)
+        left_out = {*without, *(tag.replace(":", ":not ", 1) for tag in without)}
         for record in records:
+            if record.tags and not record.tags.isdisjoint(left_out):
+                continue
             for tag in record.tags or ():
                 self._tagged[tag].append(record)
             for policy_id, violates in record.labels.items():
@@ -174,7 +202,9 @@ class Sampler:
             if policy.id not in asked and (answer := policy.violated_by(record)) is not None
         ]
         questions += known[:MAX_NARROW]
-        if rng.random() < DISGUISED_SHARE:
+        # what stands around a text may be what such a policy forbids, and its letters too
+        of_the_whole = any(q.policy_id in self._of_the_whole for q in questions)
+        if rng.random() < DISGUISED_SHARE and not of_the_whole:
             record = replace(record, text=disguised(rng, record.text))
         return Example(record, tuple(questions))
 
@@ -186,15 +216,18 @@ class Sampler:
         return [*(rng.choice(self._narrow[group]) for group in groups), *custom]
 
     def _draw_tagged(self, rng: random.Random, policy: NarrowPolicy) -> Record:
-        """A record that a narrow policy is about, one that nearly is, or one of its group."""
+        """A record that a narrow policy is about, one that comes close, or one of its group."""
         tags = policy.tags
         if rng.random() > NARROW_VIOLATED:
-            missed = [tag for tag in policy.missed if tag in self._tagged]
-            if missed and rng.random() < NARROW_MISSED / (1 - NARROW_VIOLATED):
-                tags = tuple(missed)
+            if policy.near and (policy.alone or rng.random() < NARROW_NEAR):
+                tags = policy.near
             else:
                 tags = tuple(tag for tag in self._tagged if tag.startswith(f"{policy.group}:"))
-        return rng.choice(self._tagged[rng.choice(tags)])
+        for _ in range(DRAWS):
+            record = rng.choice(self._tagged[rng.choice(tags)])
+            if policy.violated_by(record) is not None:
+                return record
+        return rng.choice(self._tagged[rng.choice(policy.tags)])
 
     def _draw_labelled(self, rng: random.Random) -> tuple[Record, str]:
         """A record and the policy for whose label it was drawn."""

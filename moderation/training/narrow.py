@@ -28,15 +28,21 @@ class NarrowPolicy:
     """A pattern of words that make the answer unknown in a record that has none of the tags."""
     inverted: bool = False
     """Everything else is forbidden."""
-    missed: tuple[str, ...] = ()
-    """Tags of the records that were written as near misses of it."""
     only_own: bool = False
     """The answer is known of records alone that are about a policy of the same group."""
+    near: tuple[str, ...] = ()
+    """Of the written records that come close to it and are not about it."""
+    alone: bool = False
+    """The answer is known alone of the records that have one of the tags or come close."""
 
     def violated_by(self, record: Record) -> bool | None:
         """Whether the record violates the policy; None where it is unknown."""
         if record.tags is not None and not record.tags.isdisjoint(self.tags):
             return not self.inverted
+        if record.tags is not None and not record.tags.isdisjoint(self.near):
+            return self.inverted
+        if self.alone:
+            return None
         if self.words and re.search(self.words, record.text, re.IGNORECASE):
             return None
         if self.only_own and not any(t.startswith(f"{self.group}:") for t in record.tags or ()):
@@ -73,8 +79,10 @@ def narrow_policies() -> list[NarrowPolicy]:
                     group="custom",
                     definition=text,
                     tags=(f"custom:{name}",),
-                    missed=(f"custom:not {name}",),
+                    words=spec.get("words", ""),
                     only_own=True,
+                    near=(f"custom:not {name}",),
+                    alone=spec.get("alone", False),
                 )
             )
     return found

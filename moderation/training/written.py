@@ -163,9 +163,11 @@ def custom_records() -> list[Record]:
     return [
         Record("custom", Surface.PROMPT, text, None, labels_of(open_=open_), tags=frozenset({tag}))
         for name, spec in read_yaml("custom.yaml").items()
-        for texts, tag in ((spec["yes"], f"custom:{name}"), (spec["no"], f"custom:not {name}"))
+        for texts, tag, open_ in (
+            (spec["yes"], f"custom:{name}", spec.get("open", [])),
+            (spec["no"], f"custom:not {name}", []),
+        )
         for text in texts
-        for open_ in [["any_harm", "harassment"] if name == "profanity" else []]
     ]
 
 
