@@ -21,7 +21,7 @@ Item = TypeVar("Item", bound=tuple[JudgePrompt, Any])
 Root = tuple[int, object]
 """Names a root: the prompt's number and which of its questions, or a policy by its tokens."""
 
-GROUP_GROWTH = 1.3
+GROUP_GROWTH = 2.0
 """Each group holds roots up to this much longer than its shortest one."""
 
 

@@ -15,38 +15,38 @@ from moderation.training.layers import answer_margins
 from moderation.training.records import POLICY_WEIGHTS, Record, read_records
 from policies import PolicyLibrary, Surface
 
+Case = tuple[JudgePrompt, dict[str, bool]]
+"""A prompt that asks every known label of a record, and the labels."""
+
 MAX_TOKENS = 1000
 ROW_TOKENS = 16_000
 """Content tokens of one forward."""
 
 
-def records_to_measure(path: Path) -> list[Record]:
-    """All records of a JSONL file, whatever their licence: nothing is learned from them."""
-    return read_records(path, licences=None)
+def cases_to_measure(path: Path, builder: PromptBuilder, library: PolicyLibrary) -> list[Case]:
+    """The records of a JSONL file, whatever their licence: nothing is learned from them.
+
+    Each is asked the policies of which its labels know, in the catalogue's words. Those of over
+    1,000 tokens are left out.
+    """
+    records = read_records(path, licences=None)
+    rendered = (_render(builder, library, record) for record in records)
+    kept = [case for case in rendered if case and len(case[0].prefix) <= MAX_TOKENS]
+    return sorted(kept, key=lambda case: len(case[0].prefix))
 
 
 @torch.no_grad()
-def measure(
-    model: Any,
-    direction: Tensor,
-    builder: PromptBuilder,
-    library: PolicyLibrary,
-    records: Sequence[Record],
-) -> dict[str, dict[str, float]]:
-    """AU-PRC and AUROC a policy, in the catalogue's words; records over 1,000 tokens are left out.
+def measure(model: Any, direction: Tensor, cases: Sequence[Case]) -> dict[str, dict[str, float]]:
+    """AU-PRC and AUROC a policy.
 
     Args:
         model: see `answer_margins`.
         direction: see `answer_margins`.
-        builder: renders the records.
-        library: the catalogue.
-        records: with labels.
+        cases: with labels.
     """
     answers: dict[str, list[bool]] = defaultdict(list)
     scores: dict[str, list[float]] = defaultdict(list)
-    rendered = (render_record(builder, library, record) for record in records)
-    kept = [found for found in rendered if found and len(found[0].prefix) <= MAX_TOKENS]
-    for row in in_rows(sorted(kept, key=lambda found: len(found[0].prefix)), ROW_TOKENS):
+    for row in in_rows(cases, ROW_TOKENS):
         batch = make_batch([prompt for prompt, _ in row]).to(direction.device)
         margins = iter(answer_margins(model, batch, direction).tolist())
         for _, labels in row:
@@ -63,10 +63,7 @@ def measure(
     }
 
 
-def render_record(
-    builder: PromptBuilder, library: PolicyLibrary, record: Record
-) -> tuple[JudgePrompt, dict[str, bool]] | None:
-    """The prompt that asks every known label of a record, and the labels; None without any."""
+def _render(builder: PromptBuilder, library: PolicyLibrary, record: Record) -> Case | None:
     asked = {
         policy_id: definition
         for policy_id in record.labels

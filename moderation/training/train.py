@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoModelForCausalLM
 
+from moderation.checkpoints import preferred_dtype
 from moderation.embedded.base import REVISION, ensure_base
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
@@ -30,7 +31,7 @@ from moderation.tokenizer import SafeTokenizer
 from moderation.training.batch import in_rows, make_batch
 from moderation.training.data import Example, Sampler, stage_sampler
 from moderation.training.layers import answer_margins
-from moderation.training.measure import measure, records_to_measure
+from moderation.training.measure import cases_to_measure, measure
 from policies import Surface, load_library
 
 MAX_CONTENT_TOKENS = 1000
@@ -81,11 +82,11 @@ def train(args: argparse.Namespace) -> None:
     builder = PromptBuilder(TEMPLATES[args.template], tokenizer)
     library = load_library()
     sampler = stage_sampler(args.data, library, seed=args.seed, without=args.without)
-    adapted = adapted_model(base, args.rank, args.seed).to(device)
+    dtype = preferred_dtype(device.type)
+    adapted = adapted_model(base, args.rank, args.seed, dtype=dtype).to(device)
     model: Any = adapted.get_base_model()
     trained = [p for p in adapted.parameters() if p.requires_grad]
-    # The adapter computes in bfloat16 (float32 costs 1.3 to 1.8 times the time on a CPU), but
-    # small updates would round away there, so the optimizer keeps float32 copies.
+    # Small updates would round away in bfloat16, so the optimizer keeps float32 copies.
     masters = [parameter.detach().float().clone() for parameter in trained]
     optimizer = torch.optim.AdamW(masters, lr=args.lr, weight_decay=0.0)
     if args.init is not None:
@@ -97,15 +98,16 @@ def train(args: argparse.Namespace) -> None:
     recipe = {k: v for k, v in vars(args).items() if not isinstance(v, Path)}
     recipe["begins_with"] = args.init.name if args.init else None
     (args.out / "arguments.json").write_text(json.dumps(recipe, indent=1) + "\n")
-    dev = records_to_measure(args.dev) if args.dev else []
     rows = _Rows(sampler, builder, range(first_step, args.steps), args.batch, args.row_tokens)
     ahead = 4 if args.workers else None
     loaded: Iterable[list[Row]] = DataLoader(
         rows, batch_size=None, num_workers=args.workers, prefetch_factor=ahead
     )
+    prepared_rows = iter(loaded)  # the workers begin
+    dev = cases_to_measure(args.dev, builder, library) if args.dev else []
     lines: list[dict[str, Any]] = []  # reading a loss would wait for the GPU
     started = time.monotonic()
-    for step, prepared in enumerate(loaded, start=first_step):
+    for step, prepared in enumerate(prepared_rows, start=first_step):
         for group in optimizer.param_groups:
             group["lr"] = args.lr * _schedule(step, args.steps)
         loss, num_answers = _backward(model, direction, prepared, device)
@@ -121,7 +123,7 @@ def train(args: argparse.Namespace) -> None:
         started = time.monotonic()
         is_last = step == args.steps - 1
         if dev and (is_last or step % args.measure_every == args.measure_every - 1):
-            numbers = measure(model, direction, builder, library, dev)
+            numbers = measure(model, direction, dev)
             _write_lines(args.out / "curve.jsonl", [{"step": step, **numbers}])
         if is_last or step % SAVE_EVERY == SAVE_EVERY - 1:
             losses = [{**line, "loss": round(float(line["loss"]), 4)} for line in lines]
@@ -161,9 +163,7 @@ class _Rows(Dataset[list[Row]]):
         return list(in_rows(kept, self._row_tokens))
 
 
-def adapted_model(
-    base: Path, rank: int, seed: int, *, dtype: torch.dtype = torch.bfloat16
-) -> PeftModel:
+def adapted_model(base: Path, rank: int, seed: int, *, dtype: torch.dtype) -> PeftModel:
     """The base with an adapter that changes nothing yet, on every linear layer."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
@@ -255,7 +255,8 @@ def _save(
     state = {"step": step, "masters": masters, "optimizer": optimizer.state_dict()}
     torch.save(state, out / "state.part")
     os.replace(out / "state.part", out / "state.pt")  # a kill leaves the last whole state
-    model.save_pretrained(str(out / "adapter"), save_embedding_layers=False)
+    weights = {name: weight.bfloat16() for name, weight in get_peft_model_state_dict(model).items()}
+    model.save_pretrained(str(out / "adapter"), state_dict=weights, save_embedding_layers=False)
 
 
 @torch.no_grad()
