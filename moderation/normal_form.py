@@ -31,7 +31,7 @@ class NormalForm:
 
     def original(self, start: int, end: int) -> tuple[int, int]:
         """[start, end) of the normal form, not empty, as a range of the text it was made of."""
-        return self._starts[start], self._ends[end - 1]
+        return self._starts[start], self._ends[max(end - 1, start)]
 
 
 def normal_form(text: str) -> NormalForm | None:
