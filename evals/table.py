@@ -70,6 +70,8 @@ def _caption(results: Results) -> str:
             f"{results.num_scored} records scored, {results.cpu_s:.0f} s of processor time"
             f" ({each:.3f} s a record), {results.wall_s:.0f} s in all"
         )
+    if not summary.get("normalised", True):
+        lines.append("Texts were scored only as they are, not in their normal form as well.")
     if not summary["calibrated"]:
         lines.append("Scores are not calibrated.")
     return "\n".join(lines)

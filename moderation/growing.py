@@ -23,6 +23,14 @@ class GrowingContent:
         """The prompt's prefix at the last call, its keys and values kept by the engine."""
         self.finished: dict[JudgePrompt, list[float]] = {}
         """Scores of the windows that nothing more can come into."""
+        self._of_normal_form: GrowingContent | None = None
+
+    def of_normal_form(self) -> "GrowingContent":
+        """What is kept of the text's normal form, which is another text that grows: what more text
+        changes at its end is computed again, as for any other."""
+        if self._of_normal_form is None:
+            self._of_normal_form = GrowingContent()
+        return self._of_normal_form
 
     def num_common(self, tokens: tuple[int, ...]) -> int:
         """How many tokens at the start are the same as at the last call."""

@@ -98,7 +98,7 @@ class Inquiry:
             return None
         part = Part(index, known.modality, frames=known.frames, notes=[*known.notes])
         for reading, scores in zip(asked, scored, strict=True):
-            if reading.surface is not Surface.IMAGE:
+            if reading.surface is not Surface.IMAGE and reading.form is None:
                 self.budget.spend(index, reading.num_tokens)
             part.found.add(scores)
         return part

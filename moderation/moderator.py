@@ -18,7 +18,8 @@ from moderation.media.frames import FrameLimits
 from moderation.media.images import ImageLimits
 from moderation.media.ocr import TextReader
 from moderation.media.pictures import Pictures, read_pictures
-from moderation.readings import file_key, read_picture, read_text
+from moderation.normal_form import normal_form
+from moderation.readings import Reading, file_key, read_normal_form, read_picture, read_text
 from moderation.score_cache import ScoreCache
 from moderation.scoring import TokenBudget, check_not_empty
 from moderation.tokenizer import Tokens
@@ -50,6 +51,7 @@ class Moderator:
         reader: TextReader | None = None,
         limits: ContentLimits | None = None,
         cache: ScoreCache | None = None,
+        normalise: bool = True,
     ) -> None:
         """
         Args:
@@ -59,6 +61,8 @@ class Moderator:
             reader: reads text in images; None leaves that uncovered.
             limits: what is refused, and which frames of a video are judged.
             cache: remembers scores; None computes all of them.
+            normalise: whether a disguised text is judged in its normal form as well, as it should
+                be; False is for measuring what that changes.
         """
         self.library = library
         self.text = text
@@ -66,6 +70,7 @@ class Moderator:
         self.reader = reader
         self.limits = limits or ContentLimits()
         self.cache = cache
+        self.normalise = normalise
 
     def with_engines(self, wrap: Callable[[Engine], Engine]) -> "Moderator":
         """The same moderator over other engines; one engine of both classifiers stays one."""
@@ -81,6 +86,7 @@ class Moderator:
             reader=self.reader,
             limits=self.limits,
             cache=self.cache,
+            normalise=self.normalise,
         )
 
     def judge(
@@ -94,7 +100,8 @@ class Moderator:
         """The verdict on a content.
 
         Args:
-            content: what to judge; each part is scored, the highest score of a policy counts.
+            content: what to judge; each part is scored, a text also in its normal form where that
+                is another; the highest score of a policy counts.
             policy_set: the policies, thresholds and actions.
             caller: who waits for it; once nobody does, no further window is begun.
             growing: of a content of one text, judged before and again as it grows.
@@ -183,8 +190,15 @@ class Moderator:
         if reading is None:
             part.gaps.append(f"no policy of the set has words for a {content.surface.value}")
         else:
-            inquiry.add(part, reading)
+            self._add_text(part, reading, text.text, inquiry)
         return part
+
+    def _add_text(self, part: Part, reading: Reading, text: str, inquiry: Inquiry) -> None:
+        """A text as it is given, and in its normal form where that is another."""
+        inquiry.add(part, reading)
+        if self.normalise and (form := normal_form(text)) is not None:
+            inquiry.caller.check()
+            inquiry.add(part, read_normal_form(reading, form, context=inquiry.content.context))
 
     def _look_at(self, index: int, image: ImagePart, inquiry: Inquiry) -> Part:
         inquiry.caller.check()
@@ -213,7 +227,8 @@ class Moderator:
         content = inquiry.content
         models = [each.info if each is not None else None for each in (self.text, self.image)]
         reader = type(self.reader).__qualname__
-        return file_key(image.data, content.surface, content.context, models, reader, self.limits)
+        judged_by = (models, reader, self.limits, self.normalise)
+        return file_key(image.data, content.surface, content.context, *judged_by)
 
     def _see(self, part: Part, pictures: Pictures, inquiry: Inquiry) -> None:
         """What the pictures show."""
@@ -261,7 +276,7 @@ class Moderator:
             if reading is None:
                 has_words = False
             else:
-                inquiry.add(part, reading)
+                self._add_text(part, reading, read.text, inquiry)
         if not has_words:
             part.gaps.append(f"no policy of the set has words for the text in the {what}")
         if not texts and len(part.gaps) > len(pictures.gaps):  # what it shows was not judged

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from typing import Literal
 
 from PIL import Image
 
@@ -14,6 +15,7 @@ from moderation.checkpoints import Classifier
 from moderation.errors import ModelError
 from moderation.growing import GrowingContent
 from moderation.media.pictures import Picture
+from moderation.normal_form import NormalForm
 from moderation.prompts import JudgePrompt
 from moderation.tokenizer import Tokens
 from moderation.verdict import FramePlace
@@ -51,6 +53,8 @@ class Reading:
     """Of a text that was scored before and will be again, with more behind it."""
     notes: tuple[str, ...] = ()
     """What a reader of the verdict should know, though all of it was put to the classifier."""
+    form: Literal["normalised"] | None = None
+    """Whether it is the normal form of a text; its spans are of the text as given."""
 
     def words(self, policy_id: str) -> str:
         """What the classifier is told of a policy."""
@@ -139,6 +143,33 @@ def read_text(
         growing=growing,
         notes=notes,
     )
+
+
+def read_normal_form(reading: Reading, form: NormalForm, *, context: str | None) -> Reading:
+    """The normal form of a text that is read.
+
+    Args:
+        reading: of the text as given.
+        form: of the same text.
+        context: as in `read_text`.
+
+    Raises:
+        ModelError: see `read_text`.
+    """
+    normal = read_text(
+        reading.classifier,
+        list(reading.policies.values()),
+        reading.surface,
+        form.text,
+        reading.classifier.builder.content_tokens(form.text),
+        part=reading.part,
+        context=context,
+        growing=reading.growing.of_normal_form() if reading.growing is not None else None,
+        frame=reading.frame,
+    )
+    assert normal is not None, "the text as given was read under the same policies"
+    spans = tuple(form.original(start, end) for start, end in normal.spans)
+    return replace(normal, spans=spans, notes=(), form="normalised")
 
 
 def read_picture(

@@ -208,6 +208,7 @@ def _part_scores(
                 end=end,
                 raw=raw,
                 frame=reading.frame,
+                form=reading.form,
             )
             for (start, end), raw in zip(reading.spans, scores[policy_id], strict=True)
         ]

@@ -36,6 +36,8 @@ class WindowScore:
     """P(Yes) in [0, 1]: the policy is violated."""
     frame: FramePlace | None = None
     """Of a video or animation, the frame that it belongs to."""
+    form: Literal["normalised"] | None = None
+    """Whether the text was read in its normal form; `start` and `end` are of the text as given."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.raw <= 1.0:  # refuses NaN too, which compares as below any threshold
@@ -61,6 +63,11 @@ class Score:
     """Every window that was scored, in order; never empty."""
     cached: bool = False
     """Whether all windows were scored before, and none anew."""
+
+    @property
+    def form(self) -> Literal["normalised"] | None:
+        """Which form of the text gave the score; None where the text as given did."""
+        return max(self.windows, key=lambda window: window.raw).form
 
     @property
     def violates(self) -> bool:
@@ -152,7 +159,8 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, object]:
 
     Only where there is something to say: `scores[cached]`, true for scores that were all known
     before; of videos and animations `windows[frame{index, at_s}]` and `coverage[frames{decoded,
-    sampled, scored, merged, left_out}]`.
+    sampled, scored, merged, left_out}]`; of disguised texts
+    `windows[form]`, "normalised" where the text was read in its normal form.
     """
     return {
         "action": verdict.action.value,
@@ -170,7 +178,7 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, object]:
                 "action": score.action.value,
                 "mode": score.mode,
                 "windows": [
-                    {**_without(asdict(window), "frame"), "surface": window.surface.value}
+                    {**_without(asdict(window), "frame", "form"), "surface": window.surface.value}
                     for window in score.windows
                 ],
                 **({"cached": True} if score.cached else {}),
@@ -191,9 +199,9 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, object]:
     }
 
 
-def _without(values: dict[str, object], optional: str) -> dict[str, object]:
-    """The values, less the optional one where it is None."""
-    return {k: v for k, v in values.items() if k != optional or v is not None}
+def _without(values: dict[str, object], *optional: str) -> dict[str, object]:
+    """The values, less the optional ones that are None."""
+    return {k: v for k, v in values.items() if k not in optional or v is not None}
 
 
 def score_policy(

@@ -49,6 +49,12 @@ def run(
     threads: Annotated[
         int | None, typer.Option(min=1, help="To compute with; torch's choice by default.")
     ] = None,
+    raw_text: Annotated[
+        bool,
+        typer.Option(
+            "--raw-text", help="Score texts only as they are, not in their normal form as well."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score every labelled policy of every record, and say how good the scores are.
@@ -101,7 +107,9 @@ def run(
                 report=progress.report,
             )
             results = run_evaluation(
-                Moderator(library, classifier), workload, progress=progress.update
+                Moderator(library, classifier, normalise=not raw_text),
+                workload,
+                progress=progress.update,
             )
     except (ModerationError, PolicyError) as exc:
         raise typer.Exit(print_error(exc, as_json=as_json)) from exc

@@ -254,7 +254,7 @@ def _print_verdict(verdict: Verdict) -> None:
     for score in sorted(verdict.scores, key=lambda score: -score.calibrated):
         table.add_row(
             score.policy_id,
-            f"{score.calibrated:.4f}",
+            f"{score.calibrated:.4f}" + (f" ({score.form})" if score.form else ""),
             f"{score.threshold:g}",
             score.action.value + (" (shadow)" if score.mode == "shadow" else ""),
             style="red" if score.violates else None,

@@ -19,6 +19,7 @@ from evals.records import Record, RecordError
 from evals.results import SCHEMA, SCORES, SUMMARY
 from evals.run import read_workload, run_evaluation
 from moderation.errors import EngineStopped
+from moderation.moderator import Moderator
 from tests.evals.scripted import (
     ENDS_THE_ENGINE,
     NO_NUMBER,
@@ -347,3 +348,20 @@ def test_progress_counts_from_where_the_last_process_stopped(data: Path, tmp_pat
     workload = read_workload(moderator.library, plan_for(data, out))
     run_evaluation(moderator, workload, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(done, NUM_RECORDS) for done in range(20, NUM_RECORDS + 1)]
+
+
+def test_a_run_of_raw_texts_is_another_run_and_says_so(tmp_path: Path) -> None:
+    record = Record(
+        id="r", text="I h4te you", role="user", labels={"harassment": True}, lang="en", source="s"
+    )
+    data = write_records(tmp_path / "data.jsonl", [record])
+    moderator = scripted_moderator(tmp_path / "calls")
+    raw = Moderator(moderator.library, moderator.text, normalise=False)
+    run_plan(raw, plan_for(data, tmp_path / "raw"))
+    assert calls_in(tmp_path / "calls") == ["I h4te you"]
+    assert json.loads((tmp_path / "raw" / SUMMARY).read_text())["normalised"] is False
+    run_plan(moderator, plan_for(data, tmp_path / "both"))
+    assert calls_in(tmp_path / "calls")[1:] == ["I h4te you", "I hate you"]
+    assert [entry.windows for entry in entries_of(tmp_path / "both")] == [2]
+    with pytest.raises(RunRefused, match="normalise false where this command has true"):
+        run_plan(moderator, plan_for(data, tmp_path / "raw"))

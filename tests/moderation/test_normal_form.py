@@ -1,0 +1,179 @@
+"""The normal form: disguises are read, ordinary texts stay, and no text is slow."""
+
+import time
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moderation.normal_form import normal_form
+
+
+def normalised(text: str) -> str:
+    form = normal_form(text)
+    return text if form is None else form.text
+
+
+TAGS = "".join(chr(0xE0000 + ord(letter)) for letter in "kill her")
+
+
+@pytest.mark.parametrize(
+    ("disguised", "plain"),
+    [
+        # other clothes
+        ("I will 𝐤𝐢𝐥𝐥 you", "I will kill you"),
+        ("ｋｉｌｌ ⓚⓘⓛⓛ 🅺🅸🅻🅻 🄺🄸🄻🄻", "kill kill KILL KILL"),
+        ("the 🅱️itch is 🅰️frℹ️c🅰️n", "the bitch is african"),
+        # what is not seen
+        ("I will k\u200bi\u200bll y\u2060ou", "I will kill you"),
+        ("ki\u00adll k\ufe0fill k\U000e0101ill \u202ekill\u202c", "kill kill kill kill"),
+        ("傻\u200b逼 сдо\u200bхни", "傻逼 сдохни"),
+        ("اق\u200bتل", "اقتل"),
+        (f"hello{TAGS}", "hello kill her "),
+        # look-alikes
+        ("I wіll kіll yоu", "I will kill you"),
+        ("go and рау for сосаinе", "go and pay for cocaine"),
+        ("kιll ᴛʜᴇᴍ ᴀʟʟ", "kill them all"),
+        ("ты cyка и хуй", "ты сука и хуй"),
+        # marks
+        ("k\u0336i\u0336l\u0336l\u0336 k\u0300\u0301\u0302\u0303ill", "kill kill"),
+        ("k\u20ddill", "kill"),
+        # set apart
+        ("k i l l", "kill"),
+        ("now k.i.l.l them", "now kill them"),
+        ("k-i-l-l, k_i_l_l or k*i*l*l", "kill, kill or kill"),
+        ("I k i l l  h e r", "I kill  her"),
+        ("k - i - l - l", "kill"),
+        ("у б ь ю", "убью"),
+        ("k 1 l l", "kill"),
+        # digits and symbols
+        ("I h4te you", "I hate you"),
+        ("k!ll the b1tch", "kill the bitch"),
+        ("$tupid a$$hole", "stupid asshole"),
+        ("h@te, hat€ and p@ssw0rd", "hate, hate and password"),
+        ("y0u d1e", "you die"),
+        ("K1LL THEM", "KILL THEM"),
+        ("ki1l he11o k!|l", "kill hello kill"),
+        ("k1ll th3m and d13", "kill them and die"),
+        # repeated
+        ("killlll the stuuupid", "kill the stupid"),
+        # several at once
+        ("k\u200b.1.l.l", "kill"),
+        ("k і l l   𝐭𝐡𝟑𝐦", "kill   them"),
+    ],
+)  # fmt: skip
+def test_a_disguise_is_taken_off(disguised: str, plain: str) -> None:
+    assert normalised(disguised) == plain
+
+
+ORDINARY = [
+    "The U.S.A. and the U.K., e.g. in 1999: 3D films, 4K, 2nd and 10th place, 5G, 100m, 3pm.",
+    "Save it as mp3 or mp4, h264 at 30fps; see i18n, k8s, b2b, p2p, w3c, sha1sum, utf8 and base64.",
+    "covid19 and H1N1, PS4 and PS5, win10pro, gpt4, python3, CH3OH, NH4Cl, H2SO4, SW1A 1AA, 4x4.",
+    "Write to anna@example.com or see https://www.youtube.com/watch?v=dQw4w9Wg and www.k1ll.org.",
+    "It costs $5, 20€, R$100 or US$ 7; the variable is $PATH, the answers are A B C D or a/b/c.",
+    "Great! Go home!Now. Wow!!! Thanks, @anna1 and @bob_2; #1 of 10, 50% off, b4u, me&you, C++.",
+    "VIII, XXX, www, hmmm, haha, zzz, KKK, aaah.",
+    "She cried 😭😭 ❤️ 👨‍👩‍👧 🏴󠁧󠁢󠁥󠁮󠁧󠁿 1️⃣ ⁉️ and left; 5 × 3 ≠ 16², x ≤ ½, 20 ℃, №7, Ⅷ, ™.",
+    "Die Schifffahrtsgesellschaft überprüft größere Flüsse; Straße, Äpfel, ca. 3½ Stück, d. h. so.",
+    "L'été, il n'y a qu'à manger des crêpes à Noël ; c'est déjà ça, le 1er et la 2ème fois, où ?",
+    "¿Dónde está el niño? ¡Mañana vendrá la cigüeña con el 1º y la 2ª!",
+    "Não há pão nem maçãs; o avô e a avó vão à praia amanhã às 15h30.",
+    "Perché no? È già così, però l'università è più lontana.",
+    "De kinderen eten één ijsje; zo'n 's avonds geopende zaak heeft coördinatie nodig.",
+    "Zażółć gęślą jaźń; i u z a w domu jest 5 kotów.",
+    "Tiếng Việt: những người bạn tốt nhất của tôi đều ở đây, thế nhưng trời đẹp.",
+    "Türkçe: ığdır'da şöyle güzel bir çiçek ve İstanbul'da ılık hava.",
+    "Съешь же ещё этих мягких булок, т.е. и т.д.; VPN-сервис, iPhone и API, а я и в Крыму.",
+    "Він їсть хліб і п'є чай, а ґанок є зелений.",
+    "Η γλώσσα μου είναι ελληνική και το σπίτι μου είναι μεγάλο: α, β, γ.",
+    "السلام عليكم، كيف حالك اليوم؟ هذا كتابٌ جميلٌ ١٢٣.",
+    "می\u200cخواهم کتاب\u200cها را بخوانم؛ نمی\u200cدانم.",
+    "שלום, מה שלומך היום? זה \u200fספר יפה.",
+    "मैं हिन्दी में लिखता हूँ, क्\u200dया आप ठीक हैं? क़लम ज़रूर लाना।",
+    "আমি বাংলায় লিখি, র\u200d্যাব এবং কেমন আছেন?",
+    "ฉันชอบกินข้าว\u200bและดื่มน้ำทุกวัน",
+    "我今天去了北京，看到了“故宫”！价格是１０元（大约）……哈哈哈，KKK和hhhh。",
+    "今日はＴＶで映画を見ました。ﾃﾚﾋﾞは１０時から！すごーーーい。",
+    "오늘은 날씨가 좋네요! ㅋㅋㅋㅋ ㅠㅠ 도둑OOO인데 3시에 만나요.",
+    "α-helix, 5 μm, λx.x, ΔE = hν, π r² and the νs of two bands.",
+    "for (i = 0; i < n; i++) { a[i] |= b1 | c2; if (!x1 && y != z) return f(a,b,c); }",
+]
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_ordinary_text_is_its_own_normal_form(text: str) -> None:
+    assert normal_form(text) is None
+
+
+def test_accents_in_two_characters_are_composed_and_never_lost() -> None:
+    apart = unicodedata.normalize("NFD", "Zoë à l'été, mañana, thế, ọ́")
+    assert normalised(apart) == unicodedata.normalize("NFC", apart)
+
+
+def test_korean_in_pieces_is_put_together() -> None:
+    assert normalised(unicodedata.normalize("NFD", "죽어라")) == "죽어라"
+
+
+def test_a_text_of_nothing_that_is_seen_has_no_normal_form() -> None:
+    assert normal_form("\u200b\u2060") is None
+
+
+PIECES = st.sampled_from(
+    [
+        *"aeiklnosIKLAE0134571@$!€|¡ .-_*аеосіκοᴋ哈ا한क'",
+        *("\u200b", "\u200d", "\ufe0f", "\u0301", "\u0336", "\U000e006b"),
+        *("𝐤", "ⓘ", "🅺", "ｌ", "kill", "://", "🅰️", "ℹ"),
+    ]
+)
+TEXTS = st.lists(PIECES, max_size=40).map("".join) | st.text(max_size=40)
+
+
+@settings(max_examples=300)
+@given(TEXTS)
+def test_the_normal_form_is_its_own_normal_form(text: str) -> None:
+    assert normal_form(normalised(text)) is None
+
+
+@settings(max_examples=200)
+@given(TEXTS)
+def test_every_character_comes_from_somewhere_and_in_order(text: str) -> None:
+    form = normal_form(text)
+    if form is None:
+        return
+    places = [form.original(index, index + 1) for index in range(len(form.text))]
+    assert all(0 <= start < end <= len(text) for start, end in places)
+    assert places == sorted(places)
+
+
+def test_a_range_of_the_normal_form_is_a_range_of_the_text() -> None:
+    text = "Well, I will k.i.l.l y\u200b0u \U0001d427\U0001d428\U0001d430."
+    form = normal_form(text)
+    assert form is not None
+    assert form.text == "Well, I will kill you now."
+    start = form.text.index("kill")
+    assert text[slice(*form.original(start, start + 4))] == "k.i.l.l"
+    start = form.text.index("you")
+    assert text[slice(*form.original(start, start + 3))] == "y\u200b0u"
+    assert form.original(0, len(form.text)) == (0, len(text))
+
+
+HOSTILE = [
+    *("a", "1", "$", "@", "!", "k ", "k.", "k_", "a1", "a!", "1l", "I ", "k i ", "aaa", "://"),
+    *("\u0336", "k\u0336", "a\u0301\u0316", "\u200b", "é\u200b", "\U000e0041"),
+    *("aа", "🅰", "𝐤", "\u1100"),
+]
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+@pytest.mark.parametrize("end", ["", "'", "x1x"])
+def test_time_grows_no_faster_than_the_text(piece: str, end: str) -> None:
+    def seconds(size: int) -> float:
+        text = "é" + piece * (size // len(piece)) + end
+        started = time.process_time()
+        normal_form(text)
+        return time.process_time() - started
+
+    short, long = (min(seconds(size) for _ in range(2)) for size in (3_000, 48_000))
+    assert long < 80 * (short + 0.002)  # 16 is linear, 256 is not
