@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wardgate.environment import default_base
-from wardgate.loading import open_classifier
-from wardgate.models_commands import MODEL_HELP, DtypeOption, JsonOption
+from wardgate.loading import open_classifier, warn_of_raw_scores
+from wardgate.models_commands import MODEL_HELP, CalibrationOption, DtypeOption, JsonOption
 from wardgate.output import FAILED, WRONG_USE, print_error, print_json, stderr, stdout
 from wardgate.policies_commands import PolicyDirOption
 from wardgate.progress import RecordProgress
@@ -39,6 +39,7 @@ def run(
     ] = "all",
     policy_dir: PolicyDirOption = None,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
+    calibration: CalibrationOption = None,
     sample: Annotated[
         int | None,
         typer.Option(min=1, help="Only this many records, chosen by a hash of seed and id."),
@@ -99,7 +100,10 @@ def run(
                 dtype=dtype,
                 device=device,
                 report=progress.report,
+                calibration=calibration,
             )
+            asked = [library.policy(rule.id) for rule in plan.policy_set.policies]
+            warn_of_raw_scores(classifier, asked)
             results = run_evaluation(
                 Moderator(library, classifier), workload, progress=progress.update
             )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from moderation.calibration import read_calibration
 from moderation.checkpoints import Classifier, load_checkpoint
 from moderation.embedded.base import REVISION, EmbeddedBase
 from moderation.errors import ModelUnavailable
@@ -17,6 +18,8 @@ ADAPTER = Path(str(files("moderation.embedded") / "adapter"))
 """The shipped adapter, in peft's format."""
 GOLDEN = ADAPTER / "golden.json"
 """Scores that the adapter must reproduce on this machine."""
+CALIBRATION = ADAPTER / "calibration.json"
+"""Made for the adapter's scores by `wardgate eval calibrate`; without it, scores are raw."""
 TRAINING_RECORD = ADAPTER / "training.json"
 """What the adapter was trained on."""
 ADAPTER_VERSION = "v2"
@@ -37,7 +40,8 @@ def load_embedded(
     device: str = "cpu",
     report: Callable[[str], None] = lambda _: None,
 ) -> Classifier:
-    """The default classifier: Gemma 3 270M with the shipped adapter.
+    """The default classifier: Gemma 3 270M with the shipped adapter, and its calibration if there
+    is one. On another copy of the base, whose scores differ a little, scores stay raw.
 
     Args:
         base: the weights that the adapter is merged into.
@@ -46,7 +50,7 @@ def load_embedded(
         report: told what is being done.
 
     Raises:
-        ModelError: see `ensure_base`, `load_checkpoint` and `check_golden`.
+        ModelError: see `ensure_base`, `load_checkpoint`, `check_golden` and `read_calibration`.
     """
     digest = _digest(ADAPTER)
     packaged = base.source is None
@@ -62,7 +66,10 @@ def load_embedded(
     )
     tolerance = TOLERANCE[classifier.info.dtype] if packaged else OTHER_BASE_TOLERANCE
     num_cases = check_golden(classifier, GOLDEN, tolerance=tolerance)
-    return replace(classifier, checks=(*classifier.checks, f"{num_cases} golden vectors"))
+    classifier = replace(classifier, checks=(*classifier.checks, f"{num_cases} golden vectors"))
+    if packaged and CALIBRATION.exists():
+        return classifier.calibrated(read_calibration(CALIBRATION))
+    return classifier
 
 
 def load_embedded_base(
