@@ -221,8 +221,8 @@ def test_what_was_not_fitted_stays_raw_and_says_so(
     engine: WordEngine, fitted: Calibration, why: str
 ) -> None:
     moderator = Moderator(LIBRARY, word_classifier(engine).calibrated(fitted))
-    found = verdict_to_dict(moderator.judge(Content.prompt("a knife"), policy_set()))
-    (score,) = found["scores"]  # type: ignore[misc]
+    verdict = moderator.judge(Content.prompt("a knife"), policy_set())
+    score: dict[str, object] = verdict_to_dict(verdict)["scores"][0]  # type: ignore[index]
     assert score["calibrated"] == score["raw"] == 0.6
     assert score["is_calibrated"] is False
     assert why in fitted.gaps([ANY])[0]
