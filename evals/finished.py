@@ -4,7 +4,7 @@ Knows the files of a run. Knows nothing of models that are loaded or data that i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evals.journal import MANIFEST, RunError
 from evals.results import SCORES, SUMMARY
+from moderation.calibration import Calibration, FittedModel
+from policies import Surface
 
 
 class _Lenient(BaseModel):
@@ -83,6 +85,33 @@ def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
     return runs
 
 
+def recalibrate(run: FinishedRun, calibration: Calibration) -> FinishedRun:
+    """The run as it would have been with this calibration.
+
+    Raises:
+        ModelRefused: it was fitted for another model.
+    """
+    model = run.manifest.model
+    calibration.check_fits(
+        FittedModel(name=model.name, revision=model.revision, template=model.template)
+    )
+    hashes = run.manifest.policy_set.policies
+    calibrated, is_calibrated = [], []
+    for policy, surface, raw in run.scores.select("policy", "surface", "raw").iter_rows():
+        curve = calibration.curve_of(policy, hashes[policy], Surface(surface))
+        calibrated.append(raw if curve is None else curve(raw))
+        is_calibrated.append(curve is not None)
+    named = model.model_copy(update={"calibration": calibration.id})
+    return replace(
+        run,
+        manifest=run.manifest.model_copy(update={"model": named}),
+        scores=run.scores.with_columns(
+            pl.Series("calibrated", calibrated, pl.Float64),
+            pl.Series("is_calibrated", is_calibrated, pl.Boolean),
+        ),
+    )
+
+
 def check_same_scores(one: FinishedRun, other: FinishedRun) -> None:
     """Raises `RunError` unless both are of one model, one calibration and the same words."""
     ours, theirs = one.manifest.model, other.manifest.model
@@ -110,6 +139,8 @@ def _read(folder: Path) -> FinishedRun:
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
         frame = pl.read_parquet(folder / SCORES)
+        if "is_calibrated" not in frame.columns:  # of before there was calibration
+            frame = frame.with_columns(is_calibrated=pl.lit(False))
         scores = frame.drop_nulls(["raw", "calibrated", "label"])
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]

@@ -16,7 +16,6 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from moderation.errors import ModelRefused, ModelUnavailable
-from moderation.verdict import ModelInfo
 from policies import Policy, Surface
 
 CLAMP = 1e-6
@@ -141,6 +140,9 @@ class FittedModel(_Strict):
     revision: str
     template: str
 
+    def __str__(self) -> str:
+        return f"{self.name} of revision {self.revision!r} (template {self.template})"
+
 
 class FittedData(_Strict):
     """What was scored."""
@@ -173,15 +175,16 @@ class Calibration(_Strict):
 
     def curve(self, policy: Policy, surface: Surface) -> Callable[[float], float] | None:
         """From raw score to probability; never falls. None where scores stay raw."""
-        found = self.policies.get(policy.id)
-        if found is None or found.hash != policy.hash:
-            return None
-        return self._curve(found, surface)
+        return self.curve_of(policy.id, policy.hash, surface)
 
-    def _curve(
-        self, policy: PolicyCalibration, surface: Surface
+    def curve_of(
+        self, policy_id: str, policy_hash: str, surface: Surface
     ) -> Callable[[float], float] | None:
-        entry = policy.surfaces.get(surface)
+        """`curve`, for who has only the names."""
+        found = self.policies.get(policy_id)
+        if found is None or found.hash != policy_hash:
+            return None
+        entry = found.surfaces.get(surface)
         if entry is None or entry.fitted_on is None:
             return None
         shift = 0.0
@@ -192,15 +195,13 @@ class Calibration(_Strict):
         curve = entry.curve
         return lambda raw: _sigmoid(curve.logit(to_logit(raw)) + shift)
 
-    def check_fits(self, info: ModelInfo) -> None:
+    def check_fits(self, model: FittedModel) -> None:
         """Raises `ModelRefused` when it was fitted for other scores than this model's."""
-        expected = (self.model.revision, self.model.template)
-        if (info.revision, info.template) != expected:
+        fitted = self.model
+        if (model.revision, model.template) != (fitted.revision, fitted.template):
             raise ModelRefused(
-                f"the calibration {self.id} was fitted for {self.model.name} of revision"
-                f" {expected[0]!r} (template {expected[1]}), the model is {info.name} of revision"
-                f" {info.revision!r} (template {info.template}); make one for this model with"
-                " wardgate eval calibrate, or leave it out for raw scores"
+                f"the calibration {self.id} was fitted for {fitted}, the model is {model}; make one"
+                " for this model with wardgate eval calibrate, or leave it out for raw scores"
             )
 
     def gaps(self, policies: Iterable[Policy]) -> list[str]:

@@ -22,7 +22,7 @@ from transformers import (
     ShieldGemma2ForImageClassification,
 )
 
-from moderation.calibration import Calibration
+from moderation.calibration import Calibration, FittedModel
 from moderation.engine import Ask, Engine, LocalEngine
 from moderation.errors import EngineError, ModelRefused, ModelUnavailable
 from moderation.image_features import KEPT_BYTES
@@ -93,10 +93,13 @@ class Classifier:
         Raises:
             ModelRefused: it was fitted for another model.
         """
-        calibration.check_fits(self.info)
+        info = self.info
+        calibration.check_fits(
+            FittedModel(name=info.name, revision=info.revision, template=info.template)
+        )
         return replace(
             self,
-            info=replace(self.info, calibration=calibration.id),
+            info=replace(info, calibration=calibration.id),
             calibration=calibration,
             checks=(*self.checks, f"calibration {calibration.id}"),
         )

@@ -13,12 +13,14 @@ from wardgate.models_commands import MODEL_HELP, CalibrationOption, DtypeOption,
 from wardgate.output import FAILED, WRONG_USE, print_error, print_json, stderr, stdout
 from wardgate.policies_commands import PolicyDirOption
 from wardgate.progress import RecordProgress
+from wardgate.thresholds_command import thresholds
 
 if TYPE_CHECKING:
     from evals.results import Results
 
 app = typer.Typer(help="Measures policies and models on labelled records.", no_args_is_help=True)
 app.command(epilog="Example: wardgate eval calibrate runs/dev --out calibration.json")(calibrate)
+app.command(epilog="Example: wardgate eval thresholds runs/dev --target max_fpr=0.01")(thresholds)
 
 
 @app.callback()
