@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 
-from evals.metrics import Bools, Floats, best_f1
+from evals.metrics import Bools, Floats, best_f1, wilson
 from evals.thresholds import Refusal, Target, choose, find_threshold, parse_target
 
 ROWS = st.lists(
@@ -23,9 +22,11 @@ def draw(size: int, share: float, rng: np.random.Generator) -> tuple[Bools, Floa
     return labels, np.where(labels, rng.beta(4, 1, size), rng.random(size))
 
 
-def wilson_by_scipy(successes: int, trials: int) -> tuple[float, float]:
-    found = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    return float(found.low), float(found.high)
+def bounds(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's interval, which has tests of its own."""
+    found = wilson(successes, trials)
+    assert found is not None
+    return found.low, found.high
 
 
 def as_arrays(rows: list[tuple[bool, float]]) -> tuple[Bools, Floats]:
@@ -42,14 +43,14 @@ def test_max_fpr_is_the_lowest_threshold_whose_interval_is_within_it(
     try:
         threshold = find_threshold(Target("max_fpr", rate), labels, scores)
     except Refusal:
-        certain = num_neg > 0 and wilson_by_scipy(0, num_neg)[1] <= rate
+        certain = num_neg > 0 and bounds(0, num_neg)[1] <= rate
         # what is left is that so many negatives score 1 that no threshold excludes them
-        assert not certain or wilson_by_scipy(int(np.sum(scores[~labels] == 1)), num_neg)[1] > rate
+        assert not certain or bounds(int(np.sum(scores[~labels] == 1)), num_neg)[1] > rate
         return
     assert 0 < threshold < 1
 
     def high(at: float) -> float:
-        return wilson_by_scipy(int(np.sum(scores[~labels] >= at)), num_neg)[1]
+        return bounds(int(np.sum(scores[~labels] >= at)), num_neg)[1]
 
     assert high(threshold) <= rate + 1e-9
     lower = scores[(scores < threshold) & (scores > 0)]
@@ -70,13 +71,13 @@ def test_min_recall_is_the_highest_threshold_whose_interval_is_within_it(
     try:
         threshold = find_threshold(Target("min_recall", rate), labels, scores)
     except Refusal:
-        certain = num_pos > 0 and wilson_by_scipy(num_pos, num_pos)[0] >= rate
-        assert not certain or wilson_by_scipy(int(np.sum(scores[labels] > 0)), num_pos)[0] < rate
+        certain = num_pos > 0 and bounds(num_pos, num_pos)[0] >= rate
+        assert not certain or bounds(int(np.sum(scores[labels] > 0)), num_pos)[0] < rate
         return
     assert 0 < threshold < 1
 
     def low(at: float) -> float:
-        return wilson_by_scipy(int(np.sum(scores[labels] >= at)), num_pos)[0]
+        return bounds(int(np.sum(scores[labels] >= at)), num_pos)[0]
 
     assert low(threshold) >= rate - 1e-9
     higher = scores[(scores > threshold) & (scores < 1)]
