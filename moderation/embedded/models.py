@@ -11,7 +11,7 @@ import torch
 from moderation.calibration import read_calibration
 from moderation.checkpoints import Classifier, load_checkpoint
 from moderation.embedded.base import REVISION, EmbeddedBase
-from moderation.errors import ModelUnavailable
+from moderation.errors import ModelRefused, ModelUnavailable
 from moderation.golden import TOLERANCE, check_golden
 
 ADAPTER = Path(str(files("moderation.embedded") / "adapter"))
@@ -39,6 +39,7 @@ def load_embedded(
     dtype: torch.dtype | None = None,
     device: str = "cpu",
     report: Callable[[str], None] = lambda _: None,
+    calibration: Path = CALIBRATION,
 ) -> Classifier:
     """The default classifier: Gemma 3 270M with the shipped adapter, and its calibration if there
     is one. On another copy of the base, whose scores differ a little, scores stay raw.
@@ -48,6 +49,7 @@ def load_embedded(
         dtype: float32 or bfloat16; what this machine computes fastest by default.
         device: a torch device.
         report: told what is being done.
+        calibration: the shipped one, which may be missing.
 
     Raises:
         ModelError: see `ensure_base`, `load_checkpoint`, `check_golden` and `read_calibration`.
@@ -67,9 +69,12 @@ def load_embedded(
     tolerance = TOLERANCE[classifier.info.dtype] if packaged else OTHER_BASE_TOLERANCE
     num_cases = check_golden(classifier, GOLDEN, tolerance=tolerance)
     classifier = replace(classifier, checks=(*classifier.checks, f"{num_cases} golden vectors"))
-    if packaged and CALIBRATION.exists():
-        return classifier.calibrated(read_calibration(CALIBRATION))
-    return classifier
+    if not packaged or not calibration.exists():
+        return classifier
+    try:
+        return classifier.calibrated(read_calibration(calibration))
+    except ModelRefused as exc:  # of older weights, say
+        raise ModelRefused(f"{exc}; delete {calibration} to score without it") from exc
 
 
 def load_embedded_base(
