@@ -43,6 +43,8 @@ class PolicyOutcome(BaseModel):
     calibrated: float
     threshold: float
     violates: bool
+    is_calibrated: bool = False
+    """Journals from before calibration do not say."""
 
 
 class Entry(BaseModel):

@@ -87,6 +87,30 @@ def best_f1(labels: Bools, scores: Floats) -> BestF1 | None:
     return BestF1(float(f1[best]), float(values[best]))
 
 
+def ece(labels: Bools, probabilities: Floats, *, bins: int = 15) -> float:
+    """Expected calibration error: how far probabilities are from shares of positives, on average.
+
+    Over `bins` equal parts of [0, 1], by the number of records in each: the distance between mean
+    probability and share of positives. Chance alone makes it positive, more so with few records.
+
+    Source: Guo et al. 2017, "On calibration of modern neural networks", section 2.
+    """
+    part = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(part, weights=probabilities - labels, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def brier(labels: Bools, probabilities: Floats) -> float:
+    """Mean squared distance between probability and label."""
+    return float(np.mean((probabilities - labels) ** 2))
+
+
+def log_loss(labels: Bools, probabilities: Floats, *, least: float = 1e-6) -> float:
+    """Mean surprise in nats; probabilities nearer to 0 or 1 than `least` count as this near."""
+    sure = np.clip(np.where(labels, probabilities, 1 - probabilities), least, 1 - least)
+    return float(-np.mean(np.log(sure)))
+
+
 def count(labels: Bools, flagged: Bools) -> Counts:
     """Counts of one way of flagging."""
     return Counts(

@@ -28,6 +28,7 @@ SCHEMA = {
     "surface": pl.String,
     "raw": pl.Float64,
     "calibrated": pl.Float64,
+    "is_calibrated": pl.Boolean,
     "threshold": pl.Float64,
     "violates": pl.Boolean,
     "label": pl.Boolean,
@@ -38,8 +39,8 @@ SCHEMA = {
     "source": pl.String,
     "error": pl.String,
 }
-"""Columns of the scores. `raw`, `calibrated` and `violates` are null where a record could not be
-scored, and `error` says why."""
+"""Columns of the scores. `raw`, `calibrated`, `is_calibrated` and `violates` are null where a
+record could not be scored, and `error` says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +140,7 @@ def _frame(
                     "surface": record.surface.value,
                     "raw": outcome.raw if outcome else None,
                     "calibrated": outcome.calibrated if outcome else None,
+                    "is_calibrated": outcome.is_calibrated if outcome else None,
                     "threshold": outcome.threshold if outcome else rule.steps()[0][0],
                     "violates": outcome.violates if outcome else None,
                     "label": record.labels[rule.id],

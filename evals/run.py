@@ -175,6 +175,7 @@ def _score(moderator: Moderator, policy_set: PolicySet, task: Task) -> Entry:
                 calibrated=score.calibrated,
                 threshold=score.threshold,
                 violates=score.violates,
+                is_calibrated=score.is_calibrated,
             )
             for score in verdict.scores
         }

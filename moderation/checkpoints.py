@@ -7,7 +7,7 @@ what can be checked and raises `ModelRefused` with the reason.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from transformers import (
     ShieldGemma2ForImageClassification,
 )
 
+from moderation.calibration import Calibration, FittedModel
 from moderation.engine import Ask, Engine, LocalEngine
 from moderation.errors import EngineError, ModelRefused, ModelUnavailable
 from moderation.image_features import KEPT_BYTES
@@ -83,6 +84,25 @@ class Classifier:
     """From an RGB image to ``(1, 3, H, W)``; None for a model without images."""
     checks: tuple[str, ...]
     """What was checked, in words."""
+    calibration: Calibration | None = None
+    """Makes probabilities of its scores; see `calibrated`."""
+
+    def calibrated(self, calibration: Calibration) -> "Classifier":
+        """The same classifier with a calibration, which was fitted for it.
+
+        Raises:
+            ModelRefused: it was fitted for another model.
+        """
+        info = self.info
+        calibration.check_fits(
+            FittedModel(name=info.name, revision=info.revision, template=info.template)
+        )
+        return replace(
+            self,
+            info=replace(info, calibration=calibration.id),
+            calibration=calibration,
+            checks=(*self.checks, f"calibration {calibration.id}"),
+        )
 
 
 def load_checkpoint(

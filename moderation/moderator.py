@@ -23,8 +23,8 @@ from moderation.readings import Reading, file_key, read_normal_form, read_pictur
 from moderation.score_cache import ScoreCache
 from moderation.scoring import TokenBudget, check_not_empty
 from moderation.tokenizer import Tokens
-from moderation.verdict import Verdict, decide, score_policy
-from policies import PolicyLibrary, PolicySet, Surface
+from moderation.verdict import Curve, Verdict, decide, score_policy
+from policies import Policy, PolicyLibrary, PolicySet, Surface
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +144,9 @@ class Moderator:
             windows = [w for part in parts for w in part.found.windows.get(policy.id, ())]
             if windows:  # a policy without words for these surfaces does not apply
                 cached = not any(policy.id in part.found.new for part in parts)
-                scores.append(score_policy(policy, rule, windows, cached=cached))
+                scores.append(
+                    score_policy(policy, rule, windows, cached=cached, curve_for=self._curve)
+                )
         if not scores:
             reasons = "; ".join(covered.reason for covered in coverage if covered.reason)
             raise UnsupportedModality(f"nothing of the content could be judged: {reasons}")
@@ -162,6 +164,13 @@ class Moderator:
             policy_set_hash=policy_set.hash,
             scoring_ms=(time.monotonic() - started) * 1000,
         )
+
+    def _curve(self, policy: Policy, surface: Surface) -> Curve | None:
+        """The calibration of what judged the surface."""
+        classifier = self.image if surface is Surface.IMAGE else self.text
+        if classifier is None or classifier.calibration is None:
+            return None
+        return classifier.calibration.curve(policy, surface)
 
     def _tokenize(self, index: int, text: str, budget: TokenBudget) -> Tokens:
         check_not_empty(index, text)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import SecretStr
 
+from moderation.calibration import read_calibration
 from moderation.embedded.base import PACKAGE, PACKAGE_VERSION, EmbeddedBase
 from moderation.errors import ModelRefused, ModelUnavailable
 
@@ -55,6 +56,7 @@ def load_classifier(
     api_key: SecretStr | None = None,
     report: Callable[[str], None] = lambda _: None,
     kept_image_bytes: int | None = None,
+    calibration: Path | None = None,
 ) -> "Classifier":
     """Loads and checks a classifier.
 
@@ -67,20 +69,43 @@ def load_classifier(
         api_key: of the model server.
         report: told in a few words what is being done, for progress.
         kept_image_bytes: of a model with a vision tower, see `LocalEngine`, whose default None is.
+        calibration: the file of one that was fitted for this model (`moderation.calibration`);
+            instead of the shipped one for the embedded model.
 
     Raises:
         ModelUnavailable: the files cannot be found, read or converted, or the server cannot be
             reached.
-        ModelRefused: a check of the checkpoint failed, `dtype` is none of `DTYPES`, or there is no
-            such device.
+        ModelRefused: a check of the checkpoint failed, `dtype` is none of `DTYPES`, there is no
+            such device, or the calibration is for another model.
     """
+    # read first: a wrong file is told before gigabytes are loaded
+    fitted = read_calibration(calibration) if calibration is not None else None
     if dtype is not None and dtype not in DTYPES:
         raise ModelRefused(
             f"cannot compute in {dtype!r}; expected {' or '.join(DTYPES)}"
             " (float16 overflows in Gemma 3)"
         )
-    if is_remote(name):
-        return _load_remote(name, api_key, report)
+    classifier = (
+        _load_remote(name, api_key, report)
+        if is_remote(name)
+        else _load_local(name, base, dtype, device, report, kept_image_bytes)
+    )
+    return classifier if fitted is None else classifier.calibrated(fitted)
+
+
+def is_remote(name: str) -> bool:
+    """Whether the name is the file of a model on a server."""
+    return name.endswith(REMOTE_SUFFIXES)
+
+
+def _load_local(
+    name: str,
+    base: EmbeddedBase,
+    dtype: str | None,
+    device: str,
+    report: Callable[[str], None],
+    kept_image_bytes: int | None,
+) -> "Classifier":
     report("starting torch")
     # torch and transformers take seconds to import; a listing or a --help must not wait for them
     import torch
@@ -109,11 +134,6 @@ def load_classifier(
         device=device,
         kept_image_bytes=KEPT_BYTES if kept_image_bytes is None else kept_image_bytes,
     )
-
-
-def is_remote(name: str) -> bool:
-    """Whether the name is the file of a model on a server."""
-    return name.endswith(REMOTE_SUFFIXES)
 
 
 def _load_remote(

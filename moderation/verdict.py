@@ -3,7 +3,7 @@
 Knows nothing of models or tokens, and runs without torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -54,7 +54,8 @@ class Score:
     raw: float
     """The highest P(Yes) of all windows."""
     calibrated: float
-    """What thresholds are compared with; equals `raw` where no calibration is loaded."""
+    """What thresholds are compared with: the highest probability of all windows; equals `raw`
+    where none of them has a calibration."""
     threshold: float
     """The highest threshold reached, or the lowest one when none was."""
     action: Action
@@ -63,6 +64,8 @@ class Score:
     """Every window that was scored, in order; never empty."""
     cached: bool = False
     """Whether all windows were scored before, and none anew."""
+    is_calibrated: bool = False
+    """Whether all windows have a calibration: one without leaves P(Yes), which promises less."""
 
     @property
     def form(self) -> Literal["normalised"] | None:
@@ -115,7 +118,8 @@ class ModelInfo:
     template: str
     dtype: str
     calibration: str | None = None
-    """Id of the calibration; None says that scores are raw probabilities."""
+    """Id of the calibration; None says that all scores are raw. It may leave some raw too: see
+    `Score.is_calibrated`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,10 +156,10 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, object]:
     """The verdict as JSON-ready values: the one form that files, lines and answers share.
 
     Keys are only ever added. Scores keep the order of the policy set, the rest that of the
-    content: `action, flagged, complete, scores[policy, version, hash, raw, calibrated, threshold,
-    violates, action, mode, windows[part, surface, start, end, raw]], coverage[part, modality,
-    status, tokens, windows, reason], models[name, revision, template, dtype, calibration,
-    calibrated], policy_set{id, version, hash}, timings{scoring_ms}`.
+    content: `action, flagged, complete, scores[policy, version, hash, raw, calibrated,
+    is_calibrated, threshold, violates, action, mode, windows[part, surface, start, end, raw]],
+    coverage[part, modality, status, tokens, windows, reason], models[name, revision, template,
+    dtype, calibration, calibrated], policy_set{id, version, hash}, timings{scoring_ms}`.
 
     Only where there is something to say: `scores[cached]`, true for scores that were all known
     before; of videos and animations `windows[frame{index, at_s}]` and `coverage[frames{decoded,
@@ -173,6 +177,7 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, object]:
                 "hash": score.policy_hash,
                 "raw": score.raw,
                 "calibrated": score.calibrated,
+                "is_calibrated": score.is_calibrated,
                 "threshold": score.threshold,
                 "violates": score.violates,
                 "action": score.action.value,
@@ -204,12 +209,37 @@ def _without(values: dict[str, object], *optional: str) -> dict[str, object]:
     return {k: v for k, v in values.items() if k not in optional or v is not None}
 
 
+Curve = Callable[[float], float]
+"""From a raw score to the probability of a violation; never falls."""
+
+
+def _no_curve(_policy: Policy, _surface: Surface) -> Curve | None:
+    return None
+
+
 def score_policy(
-    policy: Policy, rule: PolicyRule, windows: Sequence[WindowScore], *, cached: bool = False
+    policy: Policy,
+    rule: PolicyRule,
+    windows: Sequence[WindowScore],
+    *,
+    cached: bool = False,
+    curve_for: Callable[[Policy, Surface], Curve | None] = _no_curve,
 ) -> Score:
-    """Reduces the windows of one policy to its score: the highest window counts."""
+    """Reduces the windows of one policy to its score: the highest window counts.
+
+    Args:
+        policy: what the windows were judged by.
+        rule: its thresholds and action.
+        windows: never empty.
+        cached: see `Score`.
+        curve_for: the calibration of a policy on a surface; None leaves its windows raw.
+    """
     raw = max(window.raw for window in windows)
-    calibrated = raw
+    curves = {surface: curve_for(policy, surface) for surface in {w.surface for w in windows}}
+    calibrated = max(
+        curve(window.raw) if (curve := curves[window.surface]) is not None else window.raw
+        for window in windows
+    )
     steps = rule.steps()
     reached = [step for step in steps if calibrated >= step[0]]
     threshold, action = reached[-1] if reached else (steps[0][0], Action.ALLOW)
@@ -224,6 +254,7 @@ def score_policy(
         mode=rule.mode,
         windows=tuple(windows),
         cached=cached,
+        is_calibrated=None not in curves.values(),
     )
 
 

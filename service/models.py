@@ -3,6 +3,7 @@ the process listens and answers `/healthz` at once."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moderation.threads import usable_cores
@@ -35,7 +36,7 @@ def load_moderator(settings: Settings, library: PolicyLibrary, report: Report) -
     _silence_progress_bars()
     torch.set_num_threads(settings.threads or _default_threads(settings))
 
-    def load(name: str) -> "Classifier":
+    def load(name: str, calibration: Path | None = None) -> "Classifier":
         return load_classifier(
             name,
             base=settings.base,
@@ -44,12 +45,19 @@ def load_moderator(settings: Settings, library: PolicyLibrary, report: Report) -
             api_key=settings.remote_api_key,
             report=report,
             kept_image_bytes=settings.image_cache_bytes,
+            calibration=calibration,
         )
+
+    text = load(settings.model, settings.calibration)
+    if text.calibration is not None:
+        always = library.policy_set(settings.policy_set)
+        if gaps := text.calibration.gaps(library.policy(rule.id) for rule in always.policies):
+            report(f"warning: {text.calibration.id} leaves scores raw: {'; '.join(gaps)}")
 
     wants_ocr = find_spec("rapidocr") is not None if settings.ocr == "auto" else settings.ocr
     return Moderator(
         library,
-        load(settings.model),
+        text,
         image=load(settings.image_model) if settings.image_model else None,
         reader=RapidOcrReader() if wants_ocr else None,
         limits=ContentLimits(

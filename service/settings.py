@@ -42,6 +42,11 @@ class Settings(BaseSettings):
         description="The classifier for text: a name of `wardgate models list`, a directory, a hub"
         " id, or the YAML file of a model on a server (docs/remote.md).",
     )
+    calibration: Path | None = Field(
+        None,
+        description="A file of `wardgate eval calibrate` for `model` (docs/calibration.md). The"
+        " embedded model has its own, which this one replaces.",
+    )
     image_model: str | None = Field(
         None,
         description="The classifier for what images show, such as `shieldgemma-2-4b`. Without"
@@ -229,10 +234,10 @@ class Settings(BaseSettings):
             return tuple(part for part in value.split(os.pathsep) if part)
         return value
 
-    @field_validator("cache_dir", mode="after")
+    @field_validator("cache_dir", "calibration", mode="after")
     @classmethod
-    def _expand(cls, value: Path) -> Path:
-        return value.expanduser()
+    def _expand(cls, value: Path | None) -> Path | None:
+        return value.expanduser() if value is not None else None
 
 
 def load_settings(

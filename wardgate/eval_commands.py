@@ -1,22 +1,26 @@
 """`wardgate eval`: how good a policy text, a model and a threshold are, on labelled records."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wardgate.calibrate_command import calibrate
 from wardgate.environment import default_base
-from wardgate.loading import open_classifier
-from wardgate.models_commands import MODEL_HELP, DtypeOption, JsonOption
+from wardgate.eval_errors import needs_eval_extra, print_eval_error
+from wardgate.loading import open_classifier, warn_of_raw_scores
+from wardgate.models_commands import MODEL_HELP, CalibrationOption, DtypeOption, JsonOption
 from wardgate.output import FAILED, WRONG_USE, print_error, print_json, stderr, stdout
 from wardgate.policies_commands import PolicyDirOption
 from wardgate.progress import RecordProgress
+from wardgate.thresholds_command import thresholds
 
 if TYPE_CHECKING:
     from evals.results import Results
 
 app = typer.Typer(help="Measures policies and models on labelled records.", no_args_is_help=True)
+app.command(epilog="Example: wardgate eval calibrate runs/dev --out calibration.json")(calibrate)
+app.command(epilog="Example: wardgate eval thresholds runs/dev --target max_fpr=0.01")(thresholds)
 
 
 @app.callback()
@@ -39,6 +43,7 @@ def run(
     ] = "all",
     policy_dir: PolicyDirOption = None,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
+    calibration: CalibrationOption = None,
     sample: Annotated[
         int | None,
         typer.Option(min=1, help="Only this many records, chosen by a hash of seed and id."),
@@ -65,14 +70,7 @@ def run(
     Exits with 1 when the run failed or no record could be scored, with 2 when --out belongs to
     another run.
     """
-    missing = [name for name in ("numpy", "polars", "sklearn") if find_spec(name) is None]
-    if missing:
-        _print_error(
-            "extra_missing",
-            f"evaluation needs {', '.join(missing)}: pip install 'wardgate[eval]'",
-            as_json=as_json,
-        )
-        raise typer.Exit(FAILED)
+    needs_eval_extra(as_json=as_json)
     # torch takes seconds to import; --help and wrong options must not wait for it
     import torch
 
@@ -105,7 +103,10 @@ def run(
                 dtype=dtype,
                 device=device,
                 report=progress.report,
+                calibration=calibration,
             )
+            asked = [library.policy(rule.id) for rule in plan.policy_set.policies]
+            warn_of_raw_scores(classifier, asked)
             results = run_evaluation(
                 Moderator(library, classifier, normalise=not raw_text),
                 workload,
@@ -114,18 +115,11 @@ def run(
     except (ModerationError, PolicyError) as exc:
         raise typer.Exit(print_error(exc, as_json=as_json)) from exc
     except (RecordError, RunError) as exc:
-        _print_error(exc.code, str(exc), as_json=as_json)
+        print_eval_error(exc.code, str(exc), as_json=as_json)
         raise typer.Exit(WRONG_USE if isinstance(exc, RunRefused) else FAILED) from exc
     _print(results, out / SCORES, as_json=as_json)
     if results.num_scored == 0:
         raise typer.Exit(FAILED)
-
-
-def _print_error(code: str, message: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json({"error": {"code": code, "message": message}})
-    else:
-        stderr().print(f"error: {message}", style="red", markup=False, soft_wrap=True)
 
 
 def _print(results: "Results", scores: Path, *, as_json: bool) -> None:

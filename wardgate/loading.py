@@ -1,13 +1,15 @@
 """Loads classifiers for commands, with this project's progress instead of the libraries'."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moderation.embedded.base import EmbeddedBase
 from moderation.registry import describe, load_classifier
+from policies import Policy
 from wardgate.environment import remote_api_key
+from wardgate.output import stderr
 
 if TYPE_CHECKING:
     from moderation.checkpoints import Classifier
@@ -20,6 +22,7 @@ def open_classifier(
     dtype: str | None,
     report: Callable[[str], None],
     device: str = "cpu",
+    calibration: Path | None = None,
 ) -> "Classifier":
     """`load_classifier`, quiet on stderr but for `report`.
 
@@ -42,4 +45,17 @@ def open_classifier(
             device=device,
             api_key=remote_api_key(),
             report=report,
+            calibration=calibration,
+        )
+
+
+def warn_of_raw_scores(classifier: "Classifier", policies: Iterable[Policy]) -> None:
+    """Says on stderr which policies the loaded calibration leaves raw, and why."""
+    calibration = classifier.calibration
+    if calibration is not None and (gaps := calibration.gaps(policies)):
+        stderr().print(
+            f"warning: {calibration.id} leaves scores raw: {'; '.join(gaps)}",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
         )

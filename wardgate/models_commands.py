@@ -1,6 +1,7 @@
 """`wardgate models`: which classifiers there are, and whether one can be trusted to score."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,6 +39,17 @@ MODEL_HELP = (
     "A model of `wardgate models list`, a directory, a hub id, or the YAML file of a model on a"
     " server."
 )
+CalibrationOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        help="A file of `wardgate eval calibrate` for this model; the embedded model's own by"
+        " default.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
@@ -68,13 +80,18 @@ def list_models(as_json: JsonOption = False) -> None:
 def check(
     name: Annotated[str, typer.Argument(help=MODEL_HELP)],
     dtype: DtypeOption = None,
+    calibration: CalibrationOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Load a model and run the checks that every start runs; exit 1 if it is refused."""
     try:
         with RecordProgress(stderr()) as progress:
             classifier = open_classifier(
-                name, base=default_base(), dtype=dtype, report=progress.report
+                name,
+                base=default_base(),
+                dtype=dtype,
+                report=progress.report,
+                calibration=calibration,
             )
     except ModelError as exc:
         raise typer.Exit(print_error(exc, as_json=as_json)) from exc

@@ -20,11 +20,11 @@ from moderation.errors import (
     ModerationError,
 )
 from moderation.media.frames import FrameLimits
-from moderation.verdict import Verdict, verdict_to_dict
+from moderation.verdict import Score, Verdict, verdict_to_dict
 from policies import PolicyError, PolicyLibrary, PolicySet, Surface, load_library
 from wardgate.environment import default_base
-from wardgate.loading import open_classifier
-from wardgate.models_commands import MODEL_HELP, DtypeOption, JsonOption
+from wardgate.loading import open_classifier, warn_of_raw_scores
+from wardgate.models_commands import MODEL_HELP, CalibrationOption, DtypeOption, JsonOption
 from wardgate.output import (
     FAILED,
     error_object,
@@ -106,6 +106,7 @@ def score(
         str | None, typer.Option(help="For a response: the prompt that it answers.")
     ] = None,
     dtype: DtypeOption = None,
+    calibration: CalibrationOption = None,
     fail_on_violation: Annotated[
         bool, typer.Option("--fail-on-violation", help="Exit 1 on any action but allow.")
     ] = False,
@@ -128,8 +129,16 @@ def score(
             one = _content(text, file, image, Surface(surface.value), context)
         with RecordProgress(stderr()) as progress:
             moderator = _moderator(
-                library, model, image_model, dtype, progress, reads_images=image is not None
+                library,
+                model,
+                image_model,
+                dtype,
+                calibration,
+                progress,
+                reads_images=image is not None,
             )
+            asked = [library.policy(rule.id) for rule in policy_set.policies]
+            warn_of_raw_scores(moderator.text, asked)
             if one is None:
                 assert jsonl is not None  # exactly one source was given
                 num_errors, num_flagged = _score_file(
@@ -188,12 +197,15 @@ def _moderator(
     model: str,
     image_model: str | None,
     dtype: str | None,
+    calibration: Path | None,
     progress: RecordProgress,
     *,
     reads_images: bool,
 ) -> "Moderator":
     base = default_base()
-    text = open_classifier(model, base=base, dtype=dtype, report=progress.report)
+    text = open_classifier(
+        model, base=base, dtype=dtype, report=progress.report, calibration=calibration
+    )
     # torch takes seconds to import; --help and wrong use must not wait for it
     from moderation.media.ocr import RapidOcrReader, TextReader
     from moderation.moderator import Moderator
@@ -246,15 +258,22 @@ def _open(path: Path) -> Iterator[BinaryIO]:
             yield handle
 
 
+def _notes(score: Score, *, has_calibration: bool) -> str:
+    """What should be known of a score beside its number."""
+    form = f" ({score.form})" if score.form else ""
+    return form + (" (raw)" if has_calibration and not score.is_calibrated else "")
+
+
 def _print_verdict(verdict: Verdict) -> None:
     console = stdout()
     style = "green" if not verdict.flagged else "red"
     console.print(f"action: [bold {style}]{verdict.action.value}[/]")
     table = Table("Policy", "Score", "Threshold", "Action", box=None, pad_edge=False)
+    has_calibration = any(model.calibration for model in verdict.models)
     for score in sorted(verdict.scores, key=lambda score: -score.calibrated):
         table.add_row(
             score.policy_id,
-            f"{score.calibrated:.4f}" + (f" ({score.form})" if score.form else ""),
+            f"{score.calibrated:.4f}{_notes(score, has_calibration=has_calibration)}",
             f"{score.threshold:g}",
             score.action.value + (" (shadow)" if score.mode == "shadow" else ""),
             style="red" if score.violates else None,
@@ -269,7 +288,7 @@ def _print_verdict(verdict: Verdict) -> None:
             told += " more that look alike"
         console.print(f"{told}{f'; {part.reason}' if part.reason else ''}", markup=False)
     for model in verdict.models:
-        calibrated = "calibrated" if model.calibration else "not calibrated"
+        calibrated = model.calibration or "not calibrated"
         console.print(f"{model.name} ({model.revision}, {model.dtype}, {calibrated})", markup=False)
     console.print(f"{verdict.policy_set} version {verdict.policy_set_version}", markup=False)
     console.print(f"scored in {verdict.scoring_ms:.0f} ms")

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import torch
 
+from moderation.calibration import read_calibration
 from moderation.checkpoints import Classifier, load_checkpoint
 from moderation.embedded.base import REVISION, EmbeddedBase
-from moderation.errors import ModelUnavailable
+from moderation.errors import ModelRefused, ModelUnavailable
 from moderation.golden import TOLERANCE, check_golden
 
 ADAPTER = Path(str(files("moderation.embedded") / "adapter"))
 """The shipped adapter, in peft's format."""
 GOLDEN = ADAPTER / "golden.json"
 """Scores that the adapter must reproduce on this machine."""
+CALIBRATION = ADAPTER / "calibration.json"
+"""Made for the adapter's scores by `wardgate eval calibrate`; without it, scores are raw."""
 TRAINING_RECORD = ADAPTER / "training.json"
 """What the adapter was trained on."""
 ADAPTER_VERSION = "v2"
@@ -36,17 +39,20 @@ def load_embedded(
     dtype: torch.dtype | None = None,
     device: str = "cpu",
     report: Callable[[str], None] = lambda _: None,
+    calibration: Path = CALIBRATION,
 ) -> Classifier:
-    """The default classifier: Gemma 3 270M with the shipped adapter.
+    """The default classifier: Gemma 3 270M with the shipped adapter, and its calibration if there
+    is one. On another copy of the base, whose scores differ a little, scores stay raw.
 
     Args:
         base: the weights that the adapter is merged into.
         dtype: float32 or bfloat16; what this machine computes fastest by default.
         device: a torch device.
         report: told what is being done.
+        calibration: the shipped one, which may be missing.
 
     Raises:
-        ModelError: see `ensure_base`, `load_checkpoint` and `check_golden`.
+        ModelError: see `ensure_base`, `load_checkpoint`, `check_golden` and `read_calibration`.
     """
     digest = _digest(ADAPTER)
     packaged = base.source is None
@@ -62,7 +68,13 @@ def load_embedded(
     )
     tolerance = TOLERANCE[classifier.info.dtype] if packaged else OTHER_BASE_TOLERANCE
     num_cases = check_golden(classifier, GOLDEN, tolerance=tolerance)
-    return replace(classifier, checks=(*classifier.checks, f"{num_cases} golden vectors"))
+    classifier = replace(classifier, checks=(*classifier.checks, f"{num_cases} golden vectors"))
+    if not packaged or not calibration.exists():
+        return classifier
+    try:
+        return classifier.calibrated(read_calibration(calibration))
+    except ModelRefused as exc:  # of older weights, say
+        raise ModelRefused(f"{exc}; delete {calibration} to score without it") from exc
 
 
 def load_embedded_base(

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import brier_score_loss
+from sklearn.metrics import log_loss as sklearn_log_loss
 
 from evals.metrics import (
     Bools,
@@ -18,7 +20,10 @@ from evals.metrics import (
     auroc,
     best_f1,
     bootstrap,
+    brier,
     count,
+    ece,
+    log_loss,
     wilson,
 )
 
@@ -202,3 +207,25 @@ def test_wilson_bounds_are_where_the_normal_test_just_rejects(
 
 def test_no_trials_have_no_interval() -> None:
     assert wilson(0, 0) is None
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=60))
+def test_calibration_error_is_that_of_a_loop_over_bins(found: list[tuple[bool, float]]) -> None:
+    bins: dict[int, list[tuple[bool, float]]] = {}
+    for label, probability in found:
+        bins.setdefault(min(int(probability * 15), 14), []).append((label, probability))
+    expected = 0.0
+    for members in bins.values():
+        confidence = sum(probability for _, probability in members) / len(members)
+        share = sum(label for label, _ in members) / len(members)
+        expected += len(members) / len(found) * abs(confidence - share)
+    labels = np.array([label for label, _ in found])
+    probabilities = np.array([probability for _, probability in found])
+    assert ece(labels, probabilities) == pytest.approx(expected, abs=1e-12)
+    assert brier(labels, probabilities) == pytest.approx(
+        brier_score_loss(labels, probabilities, labels=[False, True]), abs=1e-12
+    )
+    clipped = np.clip(probabilities, 1e-6, 1 - 1e-6)
+    assert log_loss(labels, probabilities) == pytest.approx(
+        sklearn_log_loss(labels, clipped, labels=[False, True]), abs=1e-9
+    )

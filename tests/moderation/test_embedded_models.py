@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from moderation.calibration import Calibration, calibration_json
 from moderation.checkpoints import Classifier
 from moderation.embedded.base import EmbeddedBase, ensure_base
-from moderation.embedded.models import load_embedded
+from moderation.embedded.models import CALIBRATION, load_embedded
 from moderation.errors import ModelRefused
 from moderation.golden import score_case
 from policies import Surface
@@ -60,6 +61,35 @@ def test_a_base_that_is_another_model_is_refused(tmp_path: Path, cache_dir: Path
     other = with_noise(ensure_base(cache_dir), tmp_path / "other", 3.0)
     with pytest.raises(ModelRefused, match=r"golden case \d of golden.json scores"):
         load_embedded(EmbeddedBase(tmp_path, str(other)), dtype=torch.float32)
+
+
+def write_calibration(path: Path, revision: str) -> Calibration:
+    calibration = Calibration.model_validate(
+        {
+            "model": {"name": "embedded", "revision": revision, "template": "compositional"},
+            "data": [],
+            "folds": 5,
+            "seed": 0,
+            "policies": {},
+        }
+    )
+    path.write_text(calibration_json(calibration))
+    return calibration
+
+
+@pytest.mark.model
+def test_the_calibration_beside_the_adapter_is_loaded_and_must_be_of_its_weights(
+    tmp_path: Path, cache_dir: Path, embedded: Classifier
+) -> None:
+    assert (embedded.info.calibration is not None) == CALIBRATION.exists()
+    path = tmp_path / "calibration.json"
+    written = write_calibration(path, embedded.info.revision)
+    base = EmbeddedBase(cache_dir)
+    loaded = load_embedded(base, dtype=torch.float32, calibration=path)
+    assert loaded.info.calibration == written.id
+    write_calibration(path, "older")
+    with pytest.raises(ModelRefused, match=r"of revision 'older'.* delete .*calibration\.json"):
+        load_embedded(base, dtype=torch.float32, calibration=path)
 
 
 def test_a_base_of_another_size_is_refused(tmp_path: Path) -> None:

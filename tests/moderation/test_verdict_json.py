@@ -63,6 +63,7 @@ def test_the_json_of_a_verdict_is_pinned() -> None:
                 "hash": POLICY.hash,
                 "raw": 0.75,
                 "calibrated": 0.75,
+                "is_calibrated": False,
                 "threshold": 0.5,
                 "violates": True,
                 "action": "block",

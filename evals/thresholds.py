@@ -1,0 +1,241 @@
+"""Chooses a threshold by what it has to achieve, or refuses where the data cannot show that.
+
+A rate is certified by its 95% interval, not by its point estimate. All thresholds are looked at
+and still no correction is due: flagged records only grow as a threshold falls, so a threshold is
+chosen exactly by how many records it may flag, and that number depends on nothing but how many
+records there are.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from evals.metrics import Bools, Counts, Floats, Interval, best_f1, bootstrap, count, wilson
+
+MIN_OF_EACH = 30
+"""Positives, and negatives, for the best F1: with less it is the noise that is best."""
+
+
+class Refusal(Exception):
+    """The data cannot certify the target; the message says what could."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a threshold has to achieve."""
+
+    kind: Literal["max_fpr", "min_recall", "best_f1"]
+    rate: float | None = None
+    """Of `max_fpr` and `min_recall`, in (0, 1)."""
+
+    def __str__(self) -> str:
+        return self.kind if self.rate is None else f"{self.kind}={self.rate:g}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A threshold, and what it does to the data that it was chosen on."""
+
+    threshold: float
+    counts: Counts
+    """True and false negatives and positives; false positives and true negatives are of the
+    benign records where there are some."""
+    recall: Interval | None
+    """None without positives."""
+    fpr: Interval | None
+    """None without negatives."""
+    f1: float | None
+    f1_interval: Interval | None
+
+
+def parse_target(text: str) -> Target:
+    """`max_fpr=0.01`, `min_recall=0.9` or `best_f1`. Raises `ValueError`."""
+    kind, _, value = text.partition("=")
+    if kind == "best_f1" and not value:
+        return Target("best_f1")
+    try:
+        rate = float(value)
+    except ValueError:
+        rate = math.nan
+    if 0 < rate < 1:
+        if kind == "max_fpr":
+            return Target("max_fpr", rate)
+        if kind == "min_recall":
+            return Target("min_recall", rate)
+    raise ValueError(
+        f"{text!r} is no target; expected max_fpr=RATE, min_recall=RATE (both between 0 and 1) or"
+        " best_f1"
+    )
+
+
+def choose(
+    target: Target,
+    labels: Bools,
+    scores: Floats,
+    *,
+    benign: Floats | None = None,
+    seed: int = 0,
+) -> Choice:
+    """The threshold for one policy, and what it does.
+
+    Args:
+        target: see `find_threshold`, as for the others.
+        labels: ``(N,)``.
+        scores: ``(N,)``.
+        benign: ``(M,)``.
+        seed: of the interval of F1.
+
+    Raises:
+        Refusal: the data cannot certify the target.
+    """
+    threshold = find_threshold(target, labels, scores, benign=benign)
+    negatives = scores[~labels] if benign is None else benign
+    flagged = scores >= threshold
+    own, num_flagged = count(labels, flagged), int(np.sum(negatives >= threshold))
+    intervals = (
+        bootstrap(labels, scores, flagged, seed=seed) if labels.any() and not labels.all() else {}
+    )
+    return Choice(
+        threshold=threshold,
+        counts=Counts(tp=own.tp, fn=own.fn, fp=num_flagged, tn=len(negatives) - num_flagged),
+        recall=wilson(own.tp, own.tp + own.fn),
+        fpr=wilson(num_flagged, len(negatives)),
+        f1=own.f1,
+        f1_interval=intervals.get("f1_at_threshold"),
+    )
+
+
+def find_threshold(
+    target: Target, labels: Bools, scores: Floats, *, benign: Floats | None = None
+) -> float:
+    """The threshold for one policy.
+
+    Args:
+        target: what it has to achieve.
+        labels: ``(N,)``.
+        scores: ``(N,)``, those that thresholds are compared with.
+        benign: ``(M,)``, scores of records that violate nothing, for the false-positive rate
+            instead of the negatives of `labels`.
+
+    Raises:
+        Refusal: the data cannot certify the target.
+    """
+    if target.kind == "best_f1":
+        return _best_f1(labels, scores)
+    positives = scores[labels]
+    negatives = scores[~labels] if benign is None else benign
+    if target.kind == "max_fpr":
+        return _max_fpr(target, positives, negatives)
+    return _min_recall(target, positives, negatives)
+
+
+def _max_fpr(target: Target, positives: Floats, negatives: Floats) -> float:
+    """The lowest threshold of which the rate's upper bound is within the target."""
+    rate, size = target.rate, len(negatives)
+    assert rate is not None
+    if not _certifies(size, lambda n: _high(0, n) <= rate):
+        needed = _least(lambda n: _high(0, n) <= rate)
+        raise Refusal(
+            f"{size} negatives cannot certify {target}: with none of them flagged the rate may"
+            f" still be {_high(0, size):.3f}; expected at least {needed}, so add benign records"
+            " (--benign-run), or choose a higher rate"
+        )
+    allowed = _most(size, lambda k: _high(k, size) <= rate)
+    # the first negative that may not be flagged
+    below = 0.0 if allowed == size else float(np.sort(negatives)[::-1][allowed])
+    higher = np.concatenate([negatives, positives])
+    above = float(np.min(higher[higher > below], initial=1.0))
+    if below >= 1.0:
+        raise Refusal(
+            f"{allowed + 1} negatives or more score 1, so that no threshold can reach {target};"
+            " look at their labels, or calibrate"
+        )
+    return _between(below, above)
+
+
+def _min_recall(target: Target, positives: Floats, negatives: Floats) -> float:
+    """The highest threshold of which the rate's lower bound is within the target."""
+    rate, size = target.rate, len(positives)
+    assert rate is not None
+    if not _certifies(size, lambda n: _low(n, n) >= rate):
+        needed = _least(lambda n: _low(n, n) >= rate)
+        raise Refusal(
+            f"{size} positives cannot certify {target}: with all of them flagged the rate may"
+            f" still be {_low(size, size):.3f}; expected at least {needed}, so add records that"
+            " violate the policy, or choose a lower rate"
+        )
+    missed = _most(size, lambda k: _low(size - k, size) >= rate)
+    lowest_first = np.sort(positives)
+    at = float(lowest_first[missed])
+    if at <= 0.0:
+        raise Refusal(
+            f"{missed + 1} positives or more score 0, so that no threshold can reach {target}; look"
+            " at their labels, or at the policy's words"
+        )
+    lower = np.concatenate([negatives, positives])
+    return _between(float(np.max(lower[lower < at], initial=0.0)), at)
+
+
+def _best_f1(labels: Bools, scores: Floats) -> float:
+    num_pos = int(labels.sum())
+    num_neg = len(labels) - num_pos
+    best = best_f1(labels, scores)
+    if best is None or min(num_pos, num_neg) < MIN_OF_EACH:
+        raise Refusal(
+            f"{num_pos} positives and {num_neg} negatives are too few to choose by best_f1;"
+            f" expected at least {MIN_OF_EACH} of each"
+        )
+    if best.threshold <= 0.0:
+        raise Refusal(
+            "the best F1 flags every record, at a threshold of 0; no threshold tells them apart"
+        )
+    return _between(float(np.max(scores[scores < best.threshold], initial=0.0)), best.threshold)
+
+
+def _between(below: float, at: float) -> float:
+    """The shortest decimal in (below, at], and under 1: it flags the same records as `at` does."""
+    for digits in range(1, 17):
+        found = math.floor(at * 10**digits) / 10**digits
+        if found >= 1.0:
+            found = 1 - 10**-digits
+        if below < found <= at:
+            return float(found)
+    return min(at, math.nextafter(1.0, 0.0))
+
+
+def _high(successes: int, trials: int) -> float:
+    interval = wilson(successes, trials)
+    return 1.0 if interval is None else interval.high
+
+
+def _low(successes: int, trials: int) -> float:
+    interval = wilson(successes, trials)
+    return 0.0 if interval is None else interval.low
+
+
+def _certifies(size: int, holds: Callable[[int], bool]) -> bool:
+    return size > 0 and holds(size)
+
+
+def _least(holds: Callable[[int], bool]) -> int:
+    """The least number for which something holds that holds for all larger ones."""
+    high = 1
+    while not holds(high):
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+def _most(size: int, holds: Callable[[int], bool]) -> int:
+    """The most of 0 to `size` for which something holds that holds for 0 and all smaller ones."""
+    low, high = 0, size + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
