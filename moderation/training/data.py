@@ -1,5 +1,6 @@
 """What a step of training asks: which records are drawn, and which policies are asked of them."""
 
+import itertools
 import math
 import random
 from collections import defaultdict
@@ -123,6 +124,22 @@ def stage_sampler(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """The records that answer one policy in one way, by source."""
+
+    sources: tuple[list[Record], ...]
+    cumulative_weights: tuple[float, ...]
+
+    @classmethod
+    def of(cls, sources: Mapping[str, list[Record]], weights: Mapping[str, float]) -> "_Pool":
+        shares = (weights.get(name, 1.0) * math.sqrt(len(found)) for name, found in sources.items())
+        return cls(tuple(sources.values()), tuple(itertools.accumulate(shares)))
+
+    def draw(self, rng: random.Random) -> Record:
+        return rng.choice(rng.choices(self.sources, cum_weights=self.cumulative_weights)[0])
+
+
 class Sampler:
     """Draws examples, evenly over policies and labels and by the root of a source's size.
 
@@ -142,10 +159,8 @@ class Sampler:
         """`source_weights` multiplies how often a source is drawn, 1 where it says nothing; the
         policies of `without` (`violence`, `custom:spoilers`) are never asked."""
         self._seed = seed
-        self._source_weights = source_weights
         self._policy_weights = {p: w for p, w in POLICY_WEIGHTS.items() if p not in without}
-        self._library = library
-        self._wordings = read_yaml("wordings.yaml")
+        self._definitions = _definitions(library)
         self._narrow: dict[str, list[NarrowPolicy]] = defaultdict(list)
         for policy in narrow_policies():
             if policy.parent not in without and not set(policy.tags) & set(without):
@@ -165,7 +180,7 @@ class Sampler:
             for policy_id, violates in record.labels.items():
                 if self._asks(policy_id, record.surface):
                     pools[policy_id, violates][record.source].append(record)
-        self._pools = {key: dict(value) for key, value in pools.items()}
+        self._pools = {key: _Pool.of(sources, source_weights) for key, sources in pools.items()}
         wanted = [(p, v) for p in self._policy_weights for v in (True, False)]
         missing = [f"{policy_id}={v}" for policy_id, v in wanted if (policy_id, v) not in pools]
         if missing:
@@ -232,32 +247,32 @@ class Sampler:
     def _draw_labelled(self, rng: random.Random) -> tuple[Record, str]:
         """A record and the policy for whose label it was drawn."""
         policy_id = rng.choices(list(self._policy_weights), [*self._policy_weights.values()])[0]
-        sources = self._pools[policy_id, rng.random() < 0.5]
-        weights = [
-            self._source_weights.get(source, 1.0) * math.sqrt(len(records))
-            for source, records in sources.items()
-        ]
-        return rng.choice(sources[rng.choices(list(sources), weights)[0]]), policy_id
+        return self._pools[policy_id, rng.random() < 0.5].draw(rng), policy_id
 
     def _question(
         self, wording: str, policy_id: str, record: Record, *, weight: float = 1.0
     ) -> Question:
         rng = random.Random(f"{wording}/{policy_id}/{record.surface}")
-        catalogue, *others = self._definitions(policy_id, record.surface)
+        catalogue, *others = self._definitions[policy_id, record.surface]
         words = catalogue if rng.random() < 0.6 else rng.choice(others)
         return Question(policy_id, words, record.labels[policy_id], weight)
 
     def _asks(self, policy_id: str, surface: Surface) -> bool:
-        return policy_id in self._policy_weights and bool(self._definitions(policy_id, surface))
+        return policy_id in self._policy_weights and (policy_id, surface) in self._definitions
 
-    def _definitions(self, policy_id: str, surface: Surface) -> list[str]:
-        """The catalogue's text first, then other wordings; empty where it does not apply."""
-        catalogue = self._library.policy(policy_id).definition_for(surface)
-        if catalogue is None:
-            return []
-        subject = (
-            "The chatbot shall not generate"
-            if surface is Surface.RESPONSE
-            else "The prompt shall not contain or seek"
-        )
-        return [catalogue, *(text.format(subject=subject) for text in self._wordings[policy_id])]
+
+def _definitions(library: PolicyLibrary) -> dict[tuple[str, Surface], list[str]]:
+    """The catalogue's text of each policy and surface first, then other wordings."""
+    wordings = read_yaml("wordings.yaml")
+    found = {}
+    for policy_id, surface in itertools.product(POLICY_WEIGHTS, (Surface.PROMPT, Surface.RESPONSE)):
+        catalogue = library.policy(policy_id).definition_for(surface)
+        if catalogue is not None:
+            subject = (
+                "The chatbot shall not generate"
+                if surface is Surface.RESPONSE
+                else "The prompt shall not contain or seek"
+            )
+            others = (text.format(subject=subject) for text in wordings[policy_id])
+            found[policy_id, surface] = [catalogue, *others]
+    return found

@@ -3,6 +3,7 @@
 import itertools
 import string
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -204,6 +205,8 @@ def _fill(template: str, slots: Slots) -> Iterator[tuple[str, frozenset[str]]]:
         yield text[0].upper() + text[1:], frozenset(f"{k}:{v}" for k, v in filled.items())
 
 
+@cache
 def read_yaml(name: str) -> Any:
-    """A YAML file of this package."""
-    return yaml.safe_load((files("moderation.training") / name).read_text(encoding="utf-8"))
+    """A YAML file of this package; nobody changes what it holds."""
+    text = (files("moderation.training") / name).read_text(encoding="utf-8")
+    return yaml.load(text, yaml.CSafeLoader)

@@ -331,14 +331,15 @@ def test_everything_but_the_topic_violates_an_inverted_policy() -> None:
 
 def test_policies_of_a_service_are_known_of_texts_written_for_them_alone() -> None:
     policies = [policy for policy in narrow_policies() if policy.group == "custom"]
+    written = custom_records()
     assert len(policies) == sum(len(s["definitions"]) for s in read_yaml("custom.yaml").values())
     for policy in policies:
         own = {True: set(policy.tags), False: set(policy.near)}
         for violates, tags in own.items():
-            records = [record for record in custom_records() if tags & (record.tags or set())]
+            records = [record for record in written if tags & (record.tags or set())]
             assert records, policy.id
             assert all(policy.violated_by(record) is violates for record in records)
-        others = [r for r in custom_records() if not (own[True] | own[False]) & (r.tags or set())]
+        others = [r for r in written if not (own[True] | own[False]) & (r.tags or set())]
         answers = {policy.violated_by(record) for record in others}
         assert answers == {None} if policy.alone else answers <= {False, None}
         assert policy.violated_by(Record("s", Surface.PROMPT, "Hello!", None, {})) is None
