@@ -14,7 +14,14 @@ import torch
 
 from moderation.checkpoints import load_checkpoint
 from moderation.embedded.base import ensure_base
-from moderation.embedded.models import ADAPTER, GOLDEN, TEMPLATE, TRAINING_RECORD, WINDOW_TOKENS
+from moderation.embedded.models import (
+    ADAPTER,
+    CALIBRATION,
+    GOLDEN,
+    TEMPLATE,
+    TRAINING_RECORD,
+    WINDOW_TOKENS,
+)
 from moderation.golden import score_case
 from moderation.training.data import stage_sampler
 from policies import Surface, load_library
@@ -34,14 +41,19 @@ def main() -> None:
     parser.add_argument(
         "--runs", type=Path, nargs="+", required=True, help="folders of the stages, last one last"
     )
+    parser.add_argument(
+        "--goes-on", action="store_true", help="the stages begin with the adapter that ships now"
+    )
     parser.add_argument("--data", type=Path, required=True, help="the records it was trained on")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "wardgate")
     args = parser.parse_args()
+    earlier = json.loads(TRAINING_RECORD.read_text())["stages"] if args.goes_on else []
     ADAPTER.mkdir(exist_ok=True)
+    CALIBRATION.unlink(missing_ok=True)  # it was fitted to the scores of the weights before
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         shutil.copyfile(args.runs[-1] / "adapter" / name, ADAPTER / name)
     _write_golden(args.cache)
-    stages = [_stage_record(run, args.data) for run in args.runs]
+    stages = [*earlier, *(_stage_record(run, args.data) for run in args.runs)]
     TRAINING_RECORD.write_text(json.dumps({"stages": stages}, indent=1) + "\n", encoding="utf-8")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoModelForCausalLM
@@ -37,21 +37,21 @@ from policies import Surface, load_library
 MAX_CONTENT_TOKENS = 1000
 """Longer records are passed over: cutting one could cut away what its label is about."""
 
-SAVE_EVERY = 25
-"""Steps between checkpoints."""
-
 Row = list[tuple[JudgePrompt, Example]]
 """What one forward computes."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the command line and trains."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="JSONL records, gzip or plain")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "wardgate")
+    parser.add_argument("--base", type=Path, help="another base: a checkpoint directory")
     parser.add_argument("--template", default="compositional", choices=("compact", "compositional"))
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--save-every", type=int, default=25, help="steps between checkpoints")
+    parser.add_argument("--stop-after", type=int, help="steps after which to stop, to go on later")
     parser.add_argument("--init", type=Path, help="folder of an adapter to begin with")
     parser.add_argument("--batch", type=int, default=24, help="contents a step")
     parser.add_argument("--rank", type=int, default=16, help="LoRA rank")
@@ -70,14 +70,14 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare the data")
-    train(parser.parse_args())
+    args = parser.parse_args(arguments)
+    train(args, args.base or ensure_base(args.cache))
 
 
-def train(args: argparse.Namespace) -> None:
-    """Trains or goes on from the last checkpoint in `args.out`."""
+def train(args: argparse.Namespace, base: Path) -> None:
+    """Trains an adapter of `base`, or goes on from the last checkpoint in `args.out`."""
     torch.set_num_threads(args.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    base = ensure_base(args.cache)
     tokenizer = SafeTokenizer((base / "tokenizer.json").read_text(encoding="utf-8"))
     builder = PromptBuilder(TEMPLATES[args.template], tokenizer)
     library = load_library()
@@ -98,7 +98,8 @@ def train(args: argparse.Namespace) -> None:
     recipe = {k: v for k, v in vars(args).items() if not isinstance(v, Path)}
     recipe["begins_with"] = args.init.name if args.init else None
     (args.out / "arguments.json").write_text(json.dumps(recipe, indent=1) + "\n")
-    rows = _Rows(sampler, builder, range(first_step, args.steps), args.batch, args.row_tokens)
+    last_step = min(args.steps, args.stop_after or args.steps)
+    rows = _Rows(sampler, builder, range(first_step, last_step), args.batch, args.row_tokens)
     ahead = 4 if args.workers else None
     loaded: Iterable[list[Row]] = DataLoader(
         rows, batch_size=None, num_workers=args.workers, prefetch_factor=ahead
@@ -121,11 +122,11 @@ def train(args: argparse.Namespace) -> None:
         seconds = round(time.monotonic() - started, 2)
         lines.append({"step": step, "loss": loss, "answers": num_answers, "seconds": seconds})
         started = time.monotonic()
-        is_last = step == args.steps - 1
+        is_last = step == last_step - 1
         if dev and (is_last or step % args.measure_every == args.measure_every - 1):
             numbers = measure(model, direction, dev)
             _write_lines(args.out / "curve.jsonl", [{"step": step, **numbers}])
-        if is_last or step % SAVE_EVERY == SAVE_EVERY - 1:
+        if is_last or step % args.save_every == args.save_every - 1:
             losses = [{**line, "loss": round(float(line["loss"]), 4)} for line in lines]
             _write_lines(args.out / "log.jsonl", losses)
             lines.clear()
@@ -255,8 +256,11 @@ def _save(
     state = {"step": step, "masters": masters, "optimizer": optimizer.state_dict()}
     torch.save(state, out / "state.part")
     os.replace(out / "state.part", out / "state.pt")  # a kill leaves the last whole state
-    weights = {name: weight.bfloat16() for name, weight in get_peft_model_state_dict(model).items()}
-    model.save_pretrained(str(out / "adapter"), state_dict=weights, save_embedding_layers=False)
+    saved = get_peft_model_state_dict(model, save_embedding_layers=False)
+    weights = {name: weight.bfloat16().cpu().contiguous() for name, weight in saved.items()}
+    (out / "adapter").mkdir(exist_ok=True)
+    save_file(weights, out / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
+    model.peft_config["default"].save_pretrained(str(out / "adapter"))
 
 
 @torch.no_grad()
