@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from moderation.training.average import average
+from moderation.training.plot import draw
 from moderation.training.train import main as train
 
 RECORDS = [
@@ -91,3 +92,10 @@ def test_another_seed_gives_another_adapter_and_the_mean_lies_between(
             mean[name].float(), (first[name].float() + second[name].float()) / 2, rtol=0, atol=1e-2
         )
     assert (tmp_path / "mean" / "adapter_config.json").exists()
+
+
+def test_learning_curves_show_every_run_and_every_policy(whole: Path, tmp_path: Path) -> None:
+    draw([whole], tmp_path / "curves.svg")
+    text = (tmp_path / "curves.svg").read_text()
+    for label in ("whole", "whole: harassment", "whole: prompt_injection"):
+        assert f"<!-- {label} -->" in text
