@@ -9,9 +9,10 @@ from rich.table import Table
 from evals.probe_report import Effect, ProbeReport
 
 _HEADS = (
-    "probe", "n", "AU-PRC", "probed", "change [95%]", "recall", "probed", "FPR", "probed",
-    "now pass", "now flagged", "drop", "not scored",
+    "probe", "n", "AU-PRC", "change [95%]", "recall", "FPR", "now\npass", "now\nflagged", "drop",
+    "not\nscored",
 )  # fmt: skip
+_MEAN = "mean"
 
 
 def probe_tables(report: ProbeReport) -> Group:
@@ -34,7 +35,7 @@ def probe_markdown(report: ProbeReport) -> str:
         lines += [
             f"## {policy_id}",
             "",
-            f"| {' | '.join(_HEADS)} |",
+            f"| {' | '.join(_HEADS)} |".replace("\n", " "),
             f"|{' --- |' + ' ---: |' * (len(_HEADS) - 1)}",
             *(f"| {' | '.join(row)} |" for row in _rows(report, policy_id)),
             "",
@@ -60,8 +61,7 @@ def _rows(report: ProbeReport, policy_id: str) -> Iterator[list[str]]:
     for name in sorted(effects, key=badly):
         yield [name, *_cells(effects[name])]
     if len(effects) > 1 and (mean := report.mean_change(policy_id)) is not None:
-        empty = [""] * (len(_HEADS) - 5)
-        yield ["mean of the probes", "", "", "", f"{mean:+.3f}", *empty]
+        yield [_MEAN, "", "", f"{mean:+.3f}", *[""] * (len(_HEADS) - 4)]
 
 
 def _cells(effect: Effect) -> list[str]:
@@ -71,30 +71,27 @@ def _cells(effect: Effect) -> list[str]:
         change = f"{effect.au_prc_change:+.3f} [{low:+.3f}, {high:+.3f}]"
     return [
         str(effect.n),
-        _number(effect.au_prc_clean),
-        _number(effect.au_prc_probed),
+        _both(effect.au_prc_clean, effect.au_prc_probed),
         change,
-        _number(effect.recall_clean),
-        _number(effect.recall_probed),
-        _number(effect.fpr_clean),
-        _number(effect.fpr_probed),
+        _both(effect.recall_clean, effect.recall_probed),
+        _both(effect.fpr_clean, effect.fpr_probed),
         str(effect.now_pass),
         str(effect.now_flagged),
-        _number(effect.mean_drop_positives, sign="+"),
+        "-" if effect.mean_drop_positives is None else f"{effect.mean_drop_positives:+.3f}",
         str(effect.unscorable + effect.partial),
     ]
 
 
-def _number(value: float | None, *, sign: str = "") -> str:
-    return "-" if value is None else f"{value:{sign}.3f}"
+def _both(clean: float | None, probed: float | None) -> str:
+    return "-" if clean is None or probed is None else f"{clean:.3f}→{probed:.3f}"
 
 
 def _notes(report: ProbeReport) -> Iterator[str]:
     about = report.about
     yield (
-        f"{about['records']} records; each row is of those that the probe changes, clean and"
-        " probed. Recall, FPR and flips are at the threshold of the policy set; drop is that of"
-        " the mean score of the records that violate."
+        f"{about['records']} records; each row is of those that the probe changes: clean→probed."
+        " Recall, FPR and verdicts are at the threshold of the policy set; drop is that of the mean"
+        " score of the records that violate."
     )
     if left := [f"{name} {number}" for name, number in report.unchanged.items() if number]:
         yield f"Records that a probe leaves as they are: {', '.join(left)}."
