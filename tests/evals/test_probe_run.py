@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from pydantic import JsonValue
 from rich.console import Console
 
 from evals.journal import MANIFEST, RunRefused
@@ -32,7 +33,7 @@ from tests.evals.scripted import (
 
 NUM_RECORDS = 12
 CHOSEN = [PROBES["base64"], PROBES["answer_no"]]
-ABOUT = {
+ABOUT: dict[str, JsonValue] = {
     "data": "d.jsonl",
     "model": "m",
     "policy_set": "all",
@@ -193,7 +194,8 @@ def test_a_record_that_only_the_probe_makes_unscorable_is_counted_and_in_no_numb
 
 def test_numbers_that_do_not_exist_are_null_and_have_a_reason() -> None:
     effect = effect_of([True, True], [0.9, 0.2], [0.1, 0.3])
-    assert effect.au_prc_change is effect.au_prc_change_ci95 is effect.fpr_clean is None
+    missing = (effect.au_prc_change, effect.au_prc_change_ci95, effect.fpr_clean)
+    assert missing == (None, None, None)
     assert (
         effect.reason == "AU-PRC needs positives and negatives; found 2 positives and 0 negatives"
     )
