@@ -69,6 +69,8 @@ class Workload:
     """Labels by policy that the policy set does not name."""
     no_definition: dict[str, int]
     """Labels by policy that has no words for the record's surface."""
+    probe: dict[str, JsonValue] | None = None
+    """How the texts were changed, for the manifest; None where they are those of the data."""
 
 
 def read_workload(library: PolicyLibrary, plan: RunPlan) -> Workload:
@@ -199,6 +201,7 @@ def _manifest(moderator: Moderator, workload: Workload) -> dict[str, JsonValue]:
     plan, library, info = workload.plan, moderator.library, moderator.text.info
     return {
         "data": {"name": plan.data.name, "sha256": workload.sha256},
+        "probe": workload.probe,
         "policy_set": {
             "id": plan.policy_set.id,
             "hash": plan.policy_set.hash,

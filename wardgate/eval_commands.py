@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wardgate.calibrate_command import calibrate
-from wardgate.environment import default_base
-from wardgate.eval_errors import needs_eval_extra, print_eval_error
-from wardgate.loading import open_classifier, warn_of_raw_scores
+from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
+from wardgate.loading import open_measured
 from wardgate.models_commands import MODEL_HELP, CalibrationOption, DtypeOption, JsonOption
-from wardgate.output import FAILED, WRONG_USE, print_error, print_json, stderr, stdout
+from wardgate.output import FAILED, print_json, stderr, stdout
 from wardgate.policies_commands import PolicyDirOption
+from wardgate.probe_command import probe
 from wardgate.progress import RecordProgress
 from wardgate.thresholds_command import thresholds
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Measures policies and models on labelled records.", no_args_is_help=True)
 app.command(epilog="Example: wardgate eval calibrate runs/dev --out calibration.json")(calibrate)
 app.command(epilog="Example: wardgate eval thresholds runs/dev --target max_fpr=0.01")(thresholds)
+app.command(
+    epilog="Example: wardgate eval probe dev.jsonl.gz --sample 500 --probes leetspeak,base64"
+    " --out runs/probes"
+)(probe)
 
 
 @app.callback()
@@ -74,17 +78,13 @@ def run(
     # torch takes seconds to import; --help and wrong options must not wait for it
     import torch
 
-    from evals.journal import RunError, RunRefused
-    from evals.records import RecordError
     from evals.results import SCORES
     from evals.run import RunPlan, read_workload, run_evaluation
-    from moderation.errors import ModerationError
-    from moderation.moderator import Moderator
-    from policies import PolicyError, load_library
+    from policies import load_library
 
     if threads is not None:
         torch.set_num_threads(threads)
-    try:
+    with fails_in_one_line(as_json=as_json):
         library = load_library(policy_dir or [])
         plan = RunPlan(
             data=data,
@@ -97,26 +97,17 @@ def run(
         )
         workload = read_workload(library, plan)
         with RecordProgress(stderr()) as progress:
-            classifier = open_classifier(
+            moderator = open_measured(
+                library,
+                plan.policy_set,
                 model,
-                base=default_base(),
                 dtype=dtype,
                 device=device,
-                report=progress.report,
                 calibration=calibration,
+                normalise=not raw_text,
+                report=progress.report,
             )
-            asked = [library.policy(rule.id) for rule in plan.policy_set.policies]
-            warn_of_raw_scores(classifier, asked)
-            results = run_evaluation(
-                Moderator(library, classifier, normalise=not raw_text),
-                workload,
-                progress=progress.update,
-            )
-    except (ModerationError, PolicyError) as exc:
-        raise typer.Exit(print_error(exc, as_json=as_json)) from exc
-    except (RecordError, RunError) as exc:
-        print_eval_error(exc.code, str(exc), as_json=as_json)
-        raise typer.Exit(WRONG_USE if isinstance(exc, RunRefused) else FAILED) from exc
+            results = run_evaluation(moderator, workload, progress=progress.update)
     _print(results, out / SCORES, as_json=as_json)
     if results.num_scored == 0:
         raise typer.Exit(FAILED)

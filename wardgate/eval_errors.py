@@ -1,10 +1,14 @@
 """How the `wardgate eval` commands fail: in one line, or as one JSON object."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import typer
 
-from wardgate.output import FAILED, print_json, stderr
+from moderation.errors import ModerationError
+from policies import PolicyError
+from wardgate.output import FAILED, WRONG_USE, print_error, print_json, stderr
 
 
 def print_eval_error(code: str, message: str, *, as_json: bool) -> None:
@@ -13,6 +17,21 @@ def print_eval_error(code: str, message: str, *, as_json: bool) -> None:
         print_json({"error": {"code": code, "message": message}})
     else:
         stderr().print(f"error: {message}", style="red", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def fails_in_one_line(*, as_json: bool) -> Iterator[None]:
+    """Ends the command with the error of a run that is made inside, and its exit code."""
+    from evals.journal import RunError, RunRefused
+    from evals.records import RecordError
+
+    try:
+        yield
+    except (ModerationError, PolicyError) as exc:
+        raise typer.Exit(print_error(exc, as_json=as_json)) from exc
+    except (RecordError, RunError) as exc:
+        print_eval_error(exc.code, str(exc), as_json=as_json)
+        raise typer.Exit(WRONG_USE if isinstance(exc, RunRefused) else FAILED) from exc
 
 
 def needs_eval_extra(*, as_json: bool) -> None:

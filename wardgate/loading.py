@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from moderation.embedded.base import EmbeddedBase
 from moderation.registry import describe, load_classifier
-from policies import Policy
-from wardgate.environment import remote_api_key
+from policies import Policy, PolicyLibrary, PolicySet
+from wardgate.environment import default_base, remote_api_key
 from wardgate.output import stderr
 
 if TYPE_CHECKING:
     from moderation.checkpoints import Classifier
+    from moderation.moderator import Moderator
 
 
 def open_classifier(
@@ -47,6 +48,36 @@ def open_classifier(
             report=report,
             calibration=calibration,
         )
+
+
+def open_measured(
+    library: PolicyLibrary,
+    policy_set: PolicySet,
+    model: str,
+    *,
+    dtype: str | None,
+    device: str,
+    calibration: Path | None,
+    normalise: bool,
+    report: Callable[[str], None],
+) -> "Moderator":
+    """The moderator that an evaluation measures; says on stderr what it leaves raw.
+
+    Raises:
+        ModelError: see `load_classifier`.
+    """
+    from moderation.moderator import Moderator
+
+    classifier = open_classifier(
+        model,
+        base=default_base(),
+        dtype=dtype,
+        device=device,
+        report=report,
+        calibration=calibration,
+    )
+    warn_of_raw_scores(classifier, [library.policy(rule.id) for rule in policy_set.policies])
+    return Moderator(library, classifier, normalise=normalise)
 
 
 def warn_of_raw_scores(classifier: "Classifier", policies: Iterable[Policy]) -> None:

@@ -1,0 +1,108 @@
+"""Runs of a data set as it is and as each probe changes it: ordinary runs, side by side.
+
+The folder holds `clean` and a folder for each probe, every one of them a run that is resumed, read
+and calibrated as any other. A probe that is added later is scored alone.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import polars as pl
+
+from evals.journal import RunError
+from evals.probe_report import ProbeReport, ProbeScores, report_of
+from evals.probes import Probe, probed
+from evals.records import Record
+from evals.results import SCORES, Results
+from evals.run import Progress, Task, Workload, run_evaluation
+from moderation.moderator import Moderator
+
+CLEAN = "clean"
+"""Folder of the run of the texts as they are."""
+
+
+def probe_workload(clean: Workload, probe: Probe) -> Workload:
+    """The workload with the texts that the probe changes, in a folder of its name.
+
+    Records whose text it leaves as it is are left out.
+    """
+    plan = clean.plan
+    tasks = []
+    digest = hashlib.sha256()
+    for task in clean.tasks:
+        record = probed(task.record, probe, seed=plan.seed)
+        rules = tuple(rule for rule in task.rules if rule.id in record.labels)
+        if rules and record.text != task.record.text:
+            tasks.append(Task(record=record, rules=rules))
+            _add(digest, record)
+    return replace(
+        clean,
+        plan=replace(plan, out=plan.out / probe.name),
+        num_records=len(tasks),
+        tasks=tuple(tasks),
+        probe={"name": probe.name, "texts_sha256": digest.hexdigest()},
+    )
+
+
+def run_probes(
+    moderator: Moderator,
+    workload: Workload,
+    probes: Sequence[Probe],
+    *,
+    progress: Progress = lambda _done, _total: None,
+) -> tuple[ProbeReport, list[Results]]:
+    """Runs the clean texts and each probe of them, from wherever an earlier process left it.
+
+    Args:
+        moderator: what is measured.
+        workload: of the clean texts; the folder of its plan becomes that of all runs.
+        probes: which ones.
+        progress: told the records of all runs together.
+
+    Returns:
+        What the probes changed, and the results of the runs, the clean one first.
+
+    Raises:
+        RunRefused, RunError, EngineError: see `run_evaluation`.
+    """
+    clean = replace(workload, plan=replace(workload.plan, out=workload.plan.out / CLEAN))
+    workloads = [clean, *(probe_workload(workload, probe) for probe in probes)]
+    total = sum(len(each.tasks) for each in workloads)
+    results: list[Results] = []
+    done = 0
+    for each in workloads:
+
+        def go_on(here: int, _all: int, before: int = done) -> None:
+            progress(before + here, total)
+
+        results.append(run_evaluation(moderator, each, progress=go_on))
+        done += len(each.tasks)
+    frames = [_scores(each) for each in workloads]
+    found = [
+        ProbeScores(probe=probe, scores=frame, unchanged=len(clean.tasks) - len(each.tasks))
+        for probe, frame, each in zip(probes, frames[1:], workloads[1:], strict=True)
+    ]
+    about = {
+        **{key: results[0].summary[key] for key in ("data", "model", "policy_set", "calibrated")},
+        "normalised": moderator.normalise,
+        "records": len(clean.tasks),
+        "sample": workload.plan.sample,
+        "seed": workload.plan.seed,
+    }
+    return report_of(frames[0], found, seed=workload.plan.seed, about=about), results
+
+
+def _scores(workload: Workload) -> pl.DataFrame:
+    path = workload.plan.out / SCORES
+    try:
+        return pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as exc:
+        raise RunError(f"{path}: cannot be read: {exc}") from exc
+
+
+def _add(digest: "hashlib._Hash", record: Record) -> None:
+    for part in (record.id, record.text):
+        data = part.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8))
+        digest.update(data)

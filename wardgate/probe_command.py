@@ -1,0 +1,143 @@
+"""`wardgate eval probe`: how much of its accuracy a policy keeps when texts are disguised."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
+from wardgate.loading import open_measured
+from wardgate.models_commands import MODEL_HELP, CalibrationOption, DtypeOption, JsonOption
+from wardgate.output import FAILED, print_json, stderr, stdout
+from wardgate.policies_commands import PolicyDirOption
+from wardgate.progress import RecordProgress
+
+if TYPE_CHECKING:
+    from evals.probe_report import ProbeReport
+    from evals.probes import Probe
+
+JSON_REPORT = "probe.json"
+MARKDOWN_REPORT = "probe.md"
+
+
+def probe(
+    data: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, readable=True, help="Records: JSONL, or .gz."),
+    ],
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder of the runs; made if missing.")
+    ],
+    probes: Annotated[
+        str | None, typer.Option(help="Names, separated by commas; all of them by default.")
+    ] = None,
+    policies: Annotated[
+        str, typer.Option(help="The policy set, or all: every policy, at threshold 0.5.")
+    ] = "all",
+    policy_dir: PolicyDirOption = None,
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
+    calibration: CalibrationOption = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(min=1, help="Only this many records, chosen by a hash of seed and id."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the sample, the probes and the intervals.")
+    ] = 0,
+    dtype: DtypeOption = None,
+    device: Annotated[str, typer.Option(help="A torch device, such as cuda.")] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="To compute with; torch's choice by default.")
+    ] = None,
+    raw_text: Annotated[
+        bool,
+        typer.Option(
+            "--raw-text", help="Score texts only as they are, not in their normal form as well."
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Score the records as they are and as people disguise them, and say what that changes.
+
+    Writes probe.json and probe.md into --out, and one run for the clean texts and for each probe.
+    Killed at any moment, the same command goes on where it stopped; with other --probes it scores
+    those alone.
+
+    Exits with 1 when a run failed or no record could be scored, with 2 when --out belongs to other
+    runs.
+    """
+    needs_eval_extra(as_json=as_json)
+    chosen = _chosen(probes)
+    # torch takes seconds to import; --help and wrong options must not wait for it
+    import torch
+
+    from evals.probe_run import run_probes
+    from evals.run import RunPlan, read_workload
+    from policies import load_library
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with fails_in_one_line(as_json=as_json):
+        library = load_library(policy_dir or [])
+        plan = RunPlan(
+            data=data,
+            policy_set=library.policy_set(policies),
+            out=out,
+            sample=sample,
+            seed=seed,
+            threads=torch.get_num_threads(),
+            device=device,
+        )
+        workload = read_workload(library, plan)
+        with RecordProgress(stderr()) as progress:
+            moderator = open_measured(
+                library,
+                plan.policy_set,
+                model,
+                dtype=dtype,
+                device=device,
+                calibration=calibration,
+                normalise=not raw_text,
+                report=progress.report,
+            )
+            report, results = run_probes(moderator, workload, chosen, progress=progress.update)
+        _save(report, out)
+    _print(report, out, as_json=as_json)
+    if results[0].num_scored == 0:
+        raise typer.Exit(FAILED)
+
+
+def _chosen(names: str | None) -> "list[Probe]":
+    from evals.probes import PROBES
+
+    if names is None:
+        return list(PROBES.values())
+    wanted = [name.strip() for name in names.split(",")]
+    for name in wanted:
+        if name not in PROBES:
+            raise typer.BadParameter(
+                f"{name!r} is no probe; expected some of {', '.join(PROBES)}",
+                param_hint="--probes",
+            )
+    return [PROBES[name] for name in dict.fromkeys(wanted)]
+
+
+def _save(report: "ProbeReport", out: Path) -> None:
+    from evals.journal import write_whole
+    from evals.probe_table import probe_markdown
+
+    text = json.dumps(report.as_json(), indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole(out / JSON_REPORT, (text + "\n").encode())
+    write_whole(out / MARKDOWN_REPORT, probe_markdown(report).encode())
+
+
+def _print(report: "ProbeReport", out: Path, *, as_json: bool) -> None:
+    from evals.probe_table import probe_tables
+
+    if as_json:
+        print_json(report.as_json())
+        return
+    console = stdout()
+    console.print(probe_tables(report))
+    console.print(f"report: {out / MARKDOWN_REPORT}", soft_wrap=True)
