@@ -13,6 +13,7 @@ from wardgate.models_commands import MODEL_HELP, CalibrationOption, DtypeOption,
 from wardgate.output import FAILED, WRONG_USE, print_error, print_json, stderr, stdout
 from wardgate.policies_commands import PolicyDirOption
 from wardgate.progress import RecordProgress
+from wardgate.slices_command import slices
 from wardgate.thresholds_command import thresholds
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Measures policies and models on labelled records.", no_args_is_help=True)
 app.command(epilog="Example: wardgate eval calibrate runs/dev --out calibration.json")(calibrate)
 app.command(epilog="Example: wardgate eval thresholds runs/dev --target max_fpr=0.01")(thresholds)
+app.command(epilog="Example: wardgate eval slices runs/dev --by lang,length")(slices)
 
 
 @app.callback()
