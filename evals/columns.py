@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 from pydantic import JsonValue
 
@@ -57,8 +58,8 @@ def add_columns(
     """
     for name in names:
         if name == LENGTH:
-            bucket = pl.col("tokens").cut(_LENGTH_UPTO, labels=LENGTHS).cast(pl.String)
-            rows = rows.with_columns(bucket.alias(name))
+            buckets = np.searchsorted(_LENGTH_UPTO, rows["tokens"].to_numpy())
+            rows = rows.with_columns(pl.Series(name, np.array(LENGTHS)[buckets], pl.String))
         elif name not in IN_THE_RUN:
             values = pl.DataFrame(
                 [(record.id, _value(record, name)) for record in records],

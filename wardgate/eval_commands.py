@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wardgate.calibrate_command import calibrate
+from wardgate.compare_command import compare
 from wardgate.environment import default_base
 from wardgate.eval_errors import needs_eval_extra, print_eval_error
 from wardgate.loading import open_classifier, warn_of_raw_scores
@@ -23,6 +24,7 @@ app = typer.Typer(help="Measures policies and models on labelled records.", no_a
 app.command(epilog="Example: wardgate eval calibrate runs/dev --out calibration.json")(calibrate)
 app.command(epilog="Example: wardgate eval thresholds runs/dev --target max_fpr=0.01")(thresholds)
 app.command(epilog="Example: wardgate eval slices runs/dev --by lang,length")(slices)
+app.command(epilog="Example: wardgate eval compare runs/before runs/after --by lang")(compare)
 
 
 @app.callback()
