@@ -62,6 +62,34 @@ class FinishedRun:
     manifest: Manifest
     scores: pl.DataFrame
     """Rows of `evals.results.SCHEMA` that have both a label and a score."""
+    unscored: pl.DataFrame
+    """Rows that have a label and no score."""
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """One finished run. Raises `RunError` when the folder holds none."""
+    if not (folder / SUMMARY).exists() or not (folder / SCORES).exists():
+        raise RunError(
+            f"{folder} holds no finished run ({SUMMARY} or {SCORES} is missing); expected the"
+            " --out of wardgate eval run, which goes on where it stopped"
+        )
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        frame = pl.read_parquet(folder / SCORES)
+        if "is_calibrated" not in frame.columns:  # of before there was calibration
+            frame = frame.with_columns(is_calibrated=pl.lit(False))
+        if "content_hash" not in frame.columns:  # of before runs could be compared
+            frame = frame.with_columns(content_hash=pl.lit(None, pl.String))
+        labelled = frame.drop_nulls("label")
+        scores = labelled.drop_nulls(["raw", "calibrated"])
+        unscored = labelled.filter(pl.col("raw").is_null() | pl.col("calibrated").is_null())
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise RunError(f"{folder / MANIFEST}: {where}: {first['msg']}") from exc
+    except (OSError, pl.exceptions.PolarsError) as exc:
+        raise RunError(f"{folder} cannot be read: {exc}") from exc
+    return FinishedRun(folder=folder, manifest=manifest, scores=scores, unscored=unscored)
 
 
 def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
@@ -71,7 +99,7 @@ def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
         RunError: a folder holds no finished run, or they are of different models or of different
             words of a policy, or two of them scored the same data.
     """
-    runs = [_read(folder) for folder in folders]
+    runs = [read_run(folder) for folder in folders]
     first = runs[0]
     seen: dict[str, Path] = {}
     for run in runs:
@@ -128,24 +156,3 @@ def check_same_scores(one: FinishedRun, other: FinishedRun) -> None:
                 f"the policy {policy_id!r} has other words in {one.folder} (hash"
                 f" {words[policy_id]}) than in {other.folder} ({found}); run one of them again"
             )
-
-
-def _read(folder: Path) -> FinishedRun:
-    if not (folder / SUMMARY).exists() or not (folder / SCORES).exists():
-        raise RunError(
-            f"{folder} holds no finished run ({SUMMARY} or {SCORES} is missing); expected the"
-            " --out of wardgate eval run, which goes on where it stopped"
-        )
-    try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-        frame = pl.read_parquet(folder / SCORES)
-        if "is_calibrated" not in frame.columns:  # of before there was calibration
-            frame = frame.with_columns(is_calibrated=pl.lit(False))
-        scores = frame.drop_nulls(["raw", "calibrated", "label"])
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise RunError(f"{folder / MANIFEST}: {where}: {first['msg']}") from exc
-    except (OSError, pl.exceptions.PolarsError) as exc:
-        raise RunError(f"{folder} cannot be read: {exc}") from exc
-    return FinishedRun(folder=folder, manifest=manifest, scores=scores)

@@ -121,8 +121,11 @@ def count(labels: Bools, flagged: Bools) -> Counts:
     )
 
 
-def wilson(successes: int, trials: int) -> Interval | None:
-    """Wilson's 95% interval of a rate; None without trials."""
+def wilson(successes: float, trials: int) -> Interval | None:
+    """Wilson's 95% interval of a rate; None without trials.
+
+    Successes need not be whole: where trials hang together, there are fewer than were counted.
+    """
     if trials == 0:
         return None
     rate, z2 = successes / trials, Z95**2
@@ -132,6 +135,23 @@ def wilson(successes: int, trials: int) -> Interval | None:
     low = 0.0 if successes == 0 else max(0.0, centre - spread)
     high = 1.0 if successes == trials else min(1.0, centre + spread)
     return Interval(low, high)
+
+
+def areas(tp_step: Floats, fp_step: Floats) -> tuple[Floats, Floats]:
+    """AU-PRC and AUROC of each line, ``(B,)``; NaN where a class is missing.
+
+    Args:
+        tp_step, fp_step: ``(B, G)``, positives and negatives at each distinct score, highest first.
+    """
+    tp, fp = np.cumsum(tp_step, axis=1), np.cumsum(fp_step, axis=1)
+    num_pos, num_neg = tp[:, -1], fp[:, -1]
+    seen = np.maximum(tp + fp, 1.0)  # where nothing is seen yet, tp is 0 and so is precision
+    won = fp_step * (tp - tp_step / 2)  # positives above each negative, ties half
+    both = (num_pos > 0) & (num_neg > 0)
+    with np.errstate(invalid="ignore"):
+        au_prc = (tp_step * tp / seen).sum(axis=1) / num_pos
+        auroc = won.sum(axis=1) / (num_pos * num_neg)
+    return np.where(both, au_prc, np.nan), np.where(both, auroc, np.nan)
 
 
 def bootstrap(
@@ -171,15 +191,14 @@ def bootstrap(
 
 def _resampled(tp_step: Floats, fp_step: Floats, num_flagged: int) -> dict[str, Floats]:
     """Each metric of each resample, ``(B,)``, from ``(B, G)`` counts by falling score."""
-    num_pos, num_neg = tp_step[0].sum(), fp_step[0].sum()
+    num_pos = tp_step[0].sum()
     tp, fp = np.cumsum(tp_step, axis=1), np.cumsum(fp_step, axis=1)
-    seen = np.maximum(tp + fp, 1.0)  # where nothing is seen yet, tp is 0 and so is precision
-    f1 = 2 * tp / (seen + num_pos)
-    won = fp_step * (tp - tp_step / 2)  # positives above each negative, ties half
+    f1 = 2 * tp / (np.maximum(tp + fp, 1.0) + num_pos)
     at = num_flagged - 1
+    au_prc, auroc = areas(tp_step, fp_step)
     return {
-        "au_prc": (tp_step * tp / seen).sum(axis=1) / num_pos,
-        "auroc": won.sum(axis=1) / (num_pos * num_neg),
+        "au_prc": au_prc,
+        "auroc": auroc,
         "f1_best": f1.max(axis=1),
         "f1_at_threshold": f1[:, at] if num_flagged else np.zeros(len(tp)),
     }

@@ -66,6 +66,12 @@ class Record(BaseModel):
         return Surface.RESPONSE if self.role == "model" else Surface.PROMPT
 
     @property
+    def content_hash(self) -> str:
+        """Of what is judged and what it answers: the first 16 hex digits of a sha256."""
+        judged = json.dumps([self.role, self.prompt, self.text])
+        return hashlib.sha256(judged.encode()).hexdigest()[:16]
+
+    @property
     def content(self) -> Content:
         """What the classifier gets."""
         if self.role == "model":

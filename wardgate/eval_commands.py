@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wardgate.calibrate_command import calibrate
+from wardgate.compare_command import compare
 from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
 from wardgate.loading import open_measured
 from wardgate.models_commands import MODEL_HELP, CalibrationOption, DtypeOption, JsonOption
@@ -13,6 +14,7 @@ from wardgate.output import FAILED, print_json, stderr, stdout
 from wardgate.policies_commands import PolicyDirOption
 from wardgate.probe_command import probe
 from wardgate.progress import RecordProgress
+from wardgate.slices_command import slices
 from wardgate.thresholds_command import thresholds
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ app.command(
     epilog="Example: wardgate eval probe dev.jsonl.gz --sample 500 --probes leetspeak,base64"
     " --out runs/probes"
 )(probe)
+app.command(epilog="Example: wardgate eval slices runs/dev --by lang,length")(slices)
+app.command(epilog="Example: wardgate eval compare runs/before runs/after --by lang")(compare)
 
 
 @app.callback()

@@ -1,6 +1,6 @@
 """Draws the learning curves of runs: the loss of their steps, and what they were measured by.
 
-    python -m moderation.training.plot runs/v3 --out curves.svg
+python -m moderation.training.plot runs/v3 --out curves.svg
 """
 
 import argparse

@@ -89,6 +89,7 @@ def rows(
             "windows": [1] * size,
             "lang": ["en"] * size,
             "source": [None] * size,
+            "content_hash": [f"{index:016x}" for index in range(size)],
             "error": [None] * size,
         },
         schema=SCHEMA,

@@ -23,9 +23,9 @@ NEEDED = {
     "fpr_at_threshold",
 }
 LABELS = {
-    "harassment": [True, False] * 15,
-    "hate_speech": [True] * 30,
-    "violence": [False] * 30,
+    "harassment": [True, False] * 30,
+    "hate_speech": [True] * 60,
+    "violence": [False] * 60,
 }
 
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             role="user",
             labels={policy: labels[index] for policy, labels in LABELS.items()},
         )
-        for index in range(30)
+        for index in range(60)
     ]
     data = write_records(folder / "data.jsonl", records)
     run_plan(scripted_moderator(folder / "calls"), plan_for(data, folder))
@@ -66,10 +66,10 @@ def test_the_numbers_are_those_of_the_written_scores(
     numbers = policies["harassment"]
     assert numbers["au_prc"] == au_prc(labels, scores)
     assert numbers["auroc"] == auroc(labels, scores)
-    assert (numbers["n"], numbers["positives"]) == (30, 15)
+    assert (numbers["n"], numbers["positives"]) == (60, 30)
     flagged = labels[rows["violates"].to_numpy()]
     assert numbers["precision_at_threshold"] == pytest.approx(flagged.mean())
-    assert numbers["fpr_at_threshold"] == pytest.approx((~flagged).sum() / 15)
+    assert numbers["fpr_at_threshold"] == pytest.approx((~flagged).sum() / 30)
     assert numbers["reasons"] == {}
 
 

@@ -1,0 +1,124 @@
+"""What chance alone could do to numbers over many policies, and to differences of two runs.
+
+Records are drawn, never rows: all rows of a record, under every policy and in both runs, come and
+go together. Knows arrays. Knows nothing of policies' names, records' texts or files.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evals.metrics import Bools, Floats, Interval, areas
+
+Ints = NDArray[np.int64]
+
+METRICS = ("au_prc", "auroc", "f1_at_threshold")
+"""What is resampled, in the order of the arrays."""
+
+RESAMPLES = 1000
+_WEIGHTS_AT_ONCE = 4_000_000
+"""Bounds the memory: a chunk of weights takes 32 MB, whatever the number of records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What one run said of the rows."""
+
+    scores: Floats
+    """``(N,)``, higher is worse."""
+    flagged: Bools
+    """``(N,)``, whether the threshold of the row's policy was reached."""
+
+
+def resample(
+    record: Ints,
+    labels: Bools,
+    runs: Sequence[Scored],
+    groups: Sequence[Ints],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> Floats:
+    """Every metric of every resample, ``(runs, groups, METRICS, resamples)``; NaN without a class.
+
+    Records with a positive row and those without are drawn apart, so with one row a record the
+    bootstrap is stratified by label. All runs and groups see the same draws.
+
+    Args:
+        record: ``(N,)``, which record each row belongs to, from 0 without a gap.
+        labels: ``(N,)``.
+        runs: that scored the same rows.
+        groups: of rows, each measured apart.
+        seed: same seed, same resamples.
+        resamples: how many.
+    """
+    drawn = np.empty((len(runs), len(groups), len(METRICS), resamples))
+    done = 0
+    for weights in _record_weights(record, labels, seed=seed, resamples=resamples):
+        upto = done + len(weights)
+        for g, rows in enumerate(groups):
+            of_rows = weights[:, record[rows]]
+            for r, run in enumerate(runs):
+                drawn[r, g, :, done:upto] = weighted_metrics(
+                    labels[rows], run.scores[rows], run.flagged[rows], of_rows
+                )
+        done = upto
+    return drawn
+
+
+def weighted_metrics(labels: Bools, scores: Floats, flagged: Bools, weights: Floats) -> Floats:
+    """The metrics of rows that count as often as their weights say, ``(METRICS, B)``.
+
+    Args:
+        labels, scores, flagged: ``(N,)``.
+        weights: ``(B, N)``, each line one resample.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    first_of_equals = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+    positive = weights[:, order] * labels[order]
+    negative = weights[:, order] - positive
+    au_prc, auroc = areas(
+        np.add.reduceat(positive, first_of_equals, axis=1),
+        np.add.reduceat(negative, first_of_equals, axis=1),
+    )
+    num_pos = positive.sum(axis=1)
+    tp, num_flagged = weights @ (labels & flagged), weights @ flagged.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        f1 = np.where(num_pos > 0, 2 * tp / (num_flagged + num_pos), np.nan)
+    return np.stack([au_prc, auroc, f1])
+
+
+def interval(values: Floats) -> Interval | None:
+    """The percentile interval of resamples, ``(B,)``; None where too many do not exist.
+
+    A few resamples in which a class is missing say nothing; with more than one in twenty what is
+    left over would be a choice of the lucky ones.
+    """
+    there = values[~np.isnan(values)]
+    if len(there) < 0.95 * len(values):
+        return None
+    low, high = np.quantile(there, [0.025, 0.975])
+    return Interval(float(low), float(high))
+
+
+def _record_weights(record: Ints, labels: Bools, *, seed: int, resamples: int) -> Iterator[Floats]:
+    """How often each record is drawn, ``(B, R)``."""
+    rng = np.random.default_rng(seed)
+    num_records = int(record.max()) + 1
+    violates = np.bincount(record, weights=labels, minlength=num_records) > 0
+    strata = [np.flatnonzero(violates), np.flatnonzero(~violates)]
+    at_once = min(100, max(1, _WEIGHTS_AT_ONCE // num_records))
+    for start in range(0, resamples, at_once):
+        size = min(at_once, resamples - start)
+        weights = np.empty((size, num_records))
+        for members in strata:
+            many = len(members)
+            if many:
+                drawn = rng.integers(many, size=(size, many))
+                drawn += many * np.arange(size)[:, None]
+                counts = np.bincount(drawn.ravel(), minlength=size * many)
+                weights[:, members] = counts.reshape(size, many)
+        yield weights
