@@ -11,8 +11,8 @@ import polars as pl
 from pydantic import JsonValue
 
 from evals.metrics import Bools, Floats, Interval, au_prc, count
-from evals.paired import au_prc_change
 from evals.probes import Probe
+from evals.resampling import au_prc_change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,6 +68,31 @@ def resample(
     return drawn
 
 
+def au_prc_change(
+    labels: Bools, before: Floats, after: Floats, *, seed: int, resamples: int = RESAMPLES
+) -> Interval:
+    """95% interval of the AU-PRC of `after` less that of `before`, of one row a record.
+
+    Args:
+        labels: ``(N,)``; both classes must be there.
+        before: ``(N,)``, higher is worse.
+        after: ``(N,)``, of the same records in the same order.
+        seed: same seed, same interval.
+        resamples: how many.
+
+    Raises:
+        ValueError: a class is missing.
+    """
+    if not labels.any() or labels.all():
+        raise ValueError("a stratified bootstrap needs positives and negatives")
+    rows = np.arange(len(labels))
+    runs = [Scored(scores, np.zeros(len(labels), dtype=bool)) for scores in (before, after)]
+    drawn = resample(rows, labels, runs, [rows], seed=seed, resamples=resamples)[:, 0, 0]
+    found = interval(drawn[1] - drawn[0])
+    assert found is not None, "with both classes every resample has an AU-PRC"
+    return found
+
+
 def weighted_metrics(labels: Bools, scores: Floats, flagged: Bools, weights: Floats) -> Floats:
     """The metrics of rows that count as often as their weights say, ``(METRICS, B)``.
 

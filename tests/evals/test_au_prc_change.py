@@ -1,15 +1,10 @@
-"""The paired bootstrap against resampling rows one by one, and what its interval covers."""
+"""The interval of a change of AU-PRC: its sign, and what it covers."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score
 
 from evals.metrics import Bools, Floats, Interval, au_prc
-from evals.paired import _au_prc, _draw, au_prc_change
-
-SCORE = st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1))
+from evals.resampling import au_prc_change
 
 
 def two_scorings(size: int, *, seed: int) -> tuple[Bools, Floats, Floats]:
@@ -18,32 +13,6 @@ def two_scorings(size: int, *, seed: int) -> tuple[Bools, Floats, Floats]:
     labels = np.arange(size) % 3 == 0
     before = rng.normal(labels * 1.5, 1.0)
     return labels, before, before + rng.normal(0.0, 0.7, size)
-
-
-@settings(deadline=None)
-@given(
-    rows=st.lists(st.tuples(st.booleans(), SCORE), min_size=2, max_size=30).filter(
-        lambda rows: len({label for label, _ in rows}) == 2
-    )
-)
-def test_drawing_each_record_once_gives_the_au_prc_itself(rows: list[tuple[bool, float]]) -> None:
-    labels = np.array([label for label, _ in rows])
-    scores = np.array([score for _, score in rows])
-    once = np.ones((1, len(rows)), dtype=np.int64)
-    assert _au_prc(once, labels, scores)[0] == pytest.approx(au_prc(labels, scores))
-
-
-def test_a_resample_is_that_of_sklearn_and_keeps_both_classes() -> None:
-    labels, before, _ = two_scorings(40, seed=1)
-    drawn = _draw(np.random.default_rng(2), labels, 50)
-    assert (drawn[:, labels].sum(axis=1) == labels.sum()).all()
-    assert (drawn[:, ~labels].sum(axis=1) == (~labels).sum()).all()
-    assert drawn.max() > 1
-    expected = [
-        average_precision_score(np.repeat(labels, times), np.repeat(before, times))
-        for times in drawn
-    ]
-    assert _au_prc(drawn, labels, before) == pytest.approx(expected)
 
 
 def test_the_interval_of_the_same_scores_is_zero() -> None:
