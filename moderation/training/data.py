@@ -73,6 +73,7 @@ SOURCE_WEIGHTS = {
     "requests_harmful_sexually_explicit": 1.5,
     "requests_harmful_violence": 2.0,
     "requests_ordinary": 2.0,
+    "requests_tasks": 2.0,
 }
 """How often a source is drawn beside the root of its size: less where it is long or all of one
 kind, more where nothing else teaches the same."""

@@ -20,6 +20,7 @@ GROUPED = (
     "hate_more_b.yaml",
     "injections_more.yaml",
     "requests.yaml",
+    "tasks.yaml",
 )
 """Files whose groups name what they violate; each combination of a template's slots is a record."""
 
