@@ -102,7 +102,6 @@ class GemmaLayers:
             normed = layer.input_layernorm(hidden)
             table = _rotate(self._queries(attention, normed)[plan.rows], table_rotation)
             keys, values = self._keys_values(attention, normed, rotations[kind])
-            # split at once: the gradient of each single slice would be a row full of zeros
             parts = zip(torch.split(keys, sizes, 1), torch.split(values, sizes, 1), strict=True)
             by_segment = dict(zip(new, parts, strict=True))
             for segment, layers in computed.items():

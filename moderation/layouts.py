@@ -1,6 +1,7 @@
 """The layouts: how a judge prompt's content and policies become the segments that answer it.
 
-Knows token ids. The engine and the training share this, so what is trained is what is served.
+Knows token ids. Training reads the same prompts in its own way (`moderation/training/layers.py`); a
+test holds that what is trained is what is served.
 """
 
 from collections.abc import Sequence
