@@ -1,6 +1,6 @@
 """Trains the embedded adapter: LoRA on the Gemma 3 270M base, loss at the answer position.
 
-On a GPU where there is one, else on the CPU. The result does not depend on how often the run was
+On a GPU where there is one, else on the CPU. On a CPU the result does not depend on how often it was
 stopped and started again. Writes into `--out`: `adapter/` (peft format), `state.pt` (optimizer,
 step), `log.jsonl` (one line a step) and, with `--dev`, `curve.jsonl` (what was measured on it).
 
