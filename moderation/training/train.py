@@ -1,7 +1,7 @@
 """Trains the embedded adapter: LoRA on the Gemma 3 270M base, loss at the answer position.
 
-On a GPU where there is one, else on the CPU. On a CPU the result does not depend on how often it was
-stopped and started again. Writes into `--out`: `adapter/` (peft format), `state.pt` (optimizer,
+On a GPU where there is one, else on the CPU; there the result does not depend on how often the run
+was stopped and started again. Writes into `--out`: `adapter/` (peft format), `state.pt` (optimizer,
 step), `log.jsonl` (one line a step) and, with `--dev`, `curve.jsonl` (what was measured on it).
 
     python -m moderation.training.train --data train.jsonl.gz --out runs/v1 --steps 1000
