@@ -86,7 +86,7 @@ def test_without_negatives_curves_are_null_and_recall_is_not(policies: dict[str,
     assert {name for name in NEEDED if numbers[name] is None} == gone
     assert set(numbers["reasons"]) == gone
     assert numbers["reasons"]["auroc"] == (
-        "needs positives and negatives; found 30 positives and 0 negatives"
+        "needs positives and negatives; found 60 positives and 0 negatives"
     )
     assert numbers["recall_at_threshold"] is not None
     assert numbers["au_prc_ci95"] is None
@@ -100,5 +100,5 @@ def test_without_positives_only_the_rate_of_false_alarms_is_left(
     assert numbers["recall_at_threshold"] is None
     assert numbers["f1_at_threshold"] is None
     assert numbers["reasons"]["f1_at_threshold"] == (
-        "needs positives; found 0 positives and 30 negatives"
+        "needs positives; found 0 positives and 60 negatives"
     )
