@@ -11,6 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 TEXTS = {
     "greeting": "Good morning, how are you today?",
@@ -115,8 +116,18 @@ def test_the_embedded_model_is_killed_resumed_and_says_the_same(
     resumed = wardgate(*arguments, **env)
     assert resumed.returncode == 0, resumed.stderr
     assert journal.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
-    for name in ("scores.parquet", "summary.json"):
-        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    # what a forward computes beside a text (here: policies, anew after the kill) moves the last
+    # digits of its float32 scores
+    assert_frame_equal(
+        pl.read_parquet(out / "scores.parquet"), frame, check_exact=False, rel_tol=1e-4
+    )
+    summaries = [
+        json.loads((run / "summary.json").read_text()) for run in (out, tmp_path / "whole")
+    ]
+    for policy_id, expected in summaries[1]["policies"].items():
+        found = summaries[0]["policies"][policy_id]
+        for name in ("n", "positives", "au_prc", "auroc", "recall_at_threshold"):
+            assert found[name] == pytest.approx(expected[name], rel=1e-4), (policy_id, name)
     assert "harassment" in resumed.stdout
     assert "going on after" in resumed.stderr
 
