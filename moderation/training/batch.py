@@ -21,6 +21,9 @@ Item = TypeVar("Item", bound=tuple[JudgePrompt, Any])
 Root = tuple[int, object]
 """Names a root: the prompt's number and which of its questions, or a policy by its tokens."""
 
+MAX_CONTENT_TOKENS = 1000
+"""Longer records are passed over: cutting one could cut away what its label is about."""
+
 GROUP_GROWTH = 2.0
 """Each group holds roots up to this much longer than its shortest one."""
 

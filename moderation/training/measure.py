@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 from moderation.prompts import JudgePrompt, PromptBuilder
-from moderation.training.batch import in_rows, make_batch
+from moderation.training.batch import MAX_CONTENT_TOKENS, in_rows, make_batch
 from moderation.training.layers import answer_margins
 from moderation.training.records import POLICY_WEIGHTS, Record, read_records
 from policies import PolicyLibrary, Surface
@@ -18,7 +18,6 @@ from policies import PolicyLibrary, Surface
 Case = tuple[JudgePrompt, dict[str, bool]]
 """A prompt that asks every known label of a record, and the labels."""
 
-MAX_TOKENS = 1000
 ROW_TOKENS = 16_000
 """Content tokens of one forward."""
 
@@ -31,7 +30,7 @@ def cases_to_measure(path: Path, builder: PromptBuilder, library: PolicyLibrary)
     """
     records = read_records(path, licences=None)
     rendered = (_render(builder, library, record) for record in records)
-    kept = [case for case in rendered if case and len(case[0].prefix) <= MAX_TOKENS]
+    kept = [case for case in rendered if case and len(case[0].prefix) <= MAX_CONTENT_TOKENS]
     return sorted(kept, key=lambda case: len(case[0].prefix))
 
 

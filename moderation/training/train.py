@@ -28,14 +28,11 @@ from moderation.embedded.base import REVISION, ensure_base
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
 from moderation.tokenizer import SafeTokenizer
-from moderation.training.batch import in_rows, make_batch
+from moderation.training.batch import MAX_CONTENT_TOKENS, in_rows, make_batch
 from moderation.training.data import Example, Sampler, stage_sampler
 from moderation.training.layers import answer_margins
 from moderation.training.measure import cases_to_measure, measure
 from policies import Surface, load_library
-
-MAX_CONTENT_TOKENS = 1000
-"""Longer records are passed over: cutting one could cut away what its label is about."""
 
 Row = list[tuple[JudgePrompt, Example]]
 """What one forward computes."""

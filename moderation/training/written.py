@@ -191,19 +191,21 @@ def _listed(texts: str | list[str]) -> list[str]:
 
 
 def _filled(templates: Iterable[str], slots: Slots) -> Iterator[str]:
-    for template in templates:
-        names = {name for _, name, _, _ in string.Formatter().parse(template) if name}
-        for values in itertools.product(*(slots[name] for name in sorted(names))):
-            yield template.format(**dict(zip(sorted(names), values, strict=True)))
+    return (text for template in templates for text, _ in _combinations(template, slots))
 
 
 def _fill(template: str, slots: Slots) -> Iterator[tuple[str, frozenset[str]]]:
     """Every combination of a template's slots, with what filled them as tags."""
-    names = [name for _, name, _, _ in string.Formatter().parse(template) if name]
+    for text, filled in _combinations(template, slots):
+        yield text[0].upper() + text[1:], frozenset(f"{k}:{v}" for k, v in filled.items())
+
+
+def _combinations(template: str, slots: Slots) -> Iterator[tuple[str, dict[str, str]]]:
+    """A template with each combination of values of its slots, and which they were."""
+    names = dict.fromkeys(name for _, name, _, _ in string.Formatter().parse(template) if name)
     for values in itertools.product(*(slots[name] for name in names)):
         filled = dict(zip(names, values, strict=True))
-        text = template.format(**filled)
-        yield text[0].upper() + text[1:], frozenset(f"{k}:{v}" for k, v in filled.items())
+        yield template.format(**filled), filled
 
 
 @cache
