@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from moderation.prompts import JudgePrompt
+from moderation.prompts import JudgePrompt, PromptBuilder
+from moderation.training.records import Record
+from policies import Surface
 
 Item = TypeVar("Item", bound=tuple[JudgePrompt, Any])
 
@@ -67,6 +69,19 @@ class Batch:
             seen=self.seen.to(device),
             answers=self.answers.to(device),
         )
+
+
+def render_record(
+    builder: PromptBuilder, record: Record, definitions: Sequence[str]
+) -> JudgePrompt:
+    """The judge prompt of a record, as the moderator would build it."""
+    context = builder.content_tokens(record.prompt).ids if record.prompt else ()
+    return builder.text_prompt(
+        record.surface,
+        builder.content_tokens(record.text).ids,
+        definitions,
+        context=context if record.surface is Surface.RESPONSE else (),
+    )
 
 
 def in_rows(prompts: Iterable[Item], row_tokens: int) -> Iterator[list[Item]]:

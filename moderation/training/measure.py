@@ -10,10 +10,15 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 from moderation.prompts import JudgePrompt, PromptBuilder
-from moderation.training.batch import MAX_CONTENT_TOKENS, in_rows, make_batch
+from moderation.training.batch import (
+    MAX_CONTENT_TOKENS,
+    in_rows,
+    make_batch,
+    render_record,
+)
 from moderation.training.layers import answer_margins
 from moderation.training.records import POLICY_WEIGHTS, Record, read_records
-from policies import PolicyLibrary, Surface
+from policies import PolicyLibrary
 
 Case = tuple[JudgePrompt, dict[str, bool]]
 """A prompt that asks every known label of a record, and the labels."""
@@ -71,11 +76,5 @@ def _render(builder: PromptBuilder, library: PolicyLibrary, record: Record) -> C
     }
     if not asked:
         return None
-    context = builder.content_tokens(record.prompt).ids if record.prompt else ()
-    prompt = builder.text_prompt(
-        record.surface,
-        builder.content_tokens(record.text).ids,
-        list(asked.values()),
-        context=context if record.surface is Surface.RESPONSE else (),
-    )
+    prompt = render_record(builder, record, list(asked.values()))
     return prompt, {policy_id: record.labels[policy_id] for policy_id in asked}

@@ -28,11 +28,16 @@ from moderation.embedded.base import REVISION, ensure_base
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
 from moderation.tokenizer import SafeTokenizer
-from moderation.training.batch import MAX_CONTENT_TOKENS, in_rows, make_batch
+from moderation.training.batch import (
+    MAX_CONTENT_TOKENS,
+    in_rows,
+    make_batch,
+    render_record,
+)
 from moderation.training.data import Example, Sampler, stage_sampler
 from moderation.training.layers import answer_margins
 from moderation.training.measure import cases_to_measure, measure
-from policies import Surface, load_library
+from policies import load_library
 
 Row = list[tuple[JudgePrompt, Example]]
 """What one forward computes."""
@@ -214,14 +219,8 @@ def answer_direction(model: Any, tokenizer: SafeTokenizer) -> Tensor:
 
 def render(builder: PromptBuilder, example: Example) -> JudgePrompt:
     """The judge prompt of a training example."""
-    record = example.record
-    context = builder.content_tokens(record.prompt).ids if record.prompt else ()
-    return builder.text_prompt(
-        record.surface,
-        builder.content_tokens(record.text).ids,
-        [question.definition for question in example.questions],
-        context=context if record.surface is Surface.RESPONSE else (),
-    )
+    definitions = [question.definition for question in example.questions]
+    return render_record(builder, example.record, definitions)
 
 
 def _schedule(step: int, steps: int, warm_up: int = 20) -> float:
