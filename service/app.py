@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from moderation.errors import ModerationError
 from policies import PolicyError
-from service import chat_api, health, moderation_api
+from service import gate_api, health, moderation_api
 from service.body_limit import BodyLimit
 from service.errors import ServiceError, error_response
 from service.middleware import REQUEST_ID, Observe
@@ -20,7 +20,7 @@ from service.runtime import Runtime
 
 _log = logging.getLogger(__name__)
 
-_ROUTES = frozenset({"/v1/moderations", "/v1/chat/completions", "/v1/models"})
+_ROUTES = frozenset({"/v1/moderations", "/v1/chat/completions", "/v1/completions", "/v1/models"})
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -53,8 +53,8 @@ def create_app(
     )
     app.state.runtime = runtime
     app.include_router(moderation_api.router)
-    if runtime.has_generator:
-        app.include_router(chat_api.router)
+    if runtime.has_gate:
+        app.include_router(gate_api.router)
     app.include_router(health.router)
     for kind in (ServiceError, ModerationError, PolicyError, Exception):
         app.add_exception_handler(kind, _answer_error)

@@ -10,6 +10,11 @@ ServiceError
 ├── BodyTooLarge            over `max_body_bytes`                                       413
 ├── BodyTimeout             it did not come within `body_deadline_s`                    408
 ├── BodiesOverloaded        over `max_bodies_bytes` with those of other requests        429
+├── UpstreamError           the server that answers for a model                         502
+│   ├── UpstreamUnavailable cannot be reached                                           502
+│   ├── UpstreamTimeout     does not answer in time                                     504
+│   ├── UpstreamBroke       broke off, or sent what cannot be understood                502
+│   └── UpstreamRefused     answered with an error of its own                       its own
 └── NotReady                the models are still loading, or could not be loaded        503
 
 `TABLE` also covers the errors of `moderation` and `policies`. Every answer has OpenAI's shape:
@@ -109,6 +114,67 @@ class NotReady(ServiceError):
     retry_after_s = 2.0
 
 
+class UpstreamError(ServiceError):
+    """The upstream that a model is answered by has failed."""
+
+    code = "upstream_error"
+
+
+class UpstreamUnavailable(UpstreamError):
+    """It cannot be reached."""
+
+    code = "upstream_unavailable"
+    retry_after_s = 5.0
+
+
+class UpstreamTimeout(UpstreamError):
+    """It did not answer, or not go on, in time."""
+
+    code = "upstream_timeout"
+
+
+class UpstreamBroke(UpstreamError):
+    """It broke off its answer, or sent what is no answer."""
+
+    code = "upstream_broke"
+
+
+class UpstreamRefused(UpstreamError):
+    """It answered with an error of its own."""
+
+    code = "upstream_refused"
+
+    def __init__(
+        self,
+        name: str,
+        found: int,
+        *,
+        said: str = "",
+        retry_after: str | None = None,
+        has_own_key: bool = False,
+    ) -> None:
+        """
+        Args:
+            name: of the upstream.
+            found: its status.
+            said: its words; they may hold content, and belong to no answer before a check.
+            retry_after: its header.
+            has_own_key: whether the key was the operator's, so that the caller can do nothing
+                about a refusal of it.
+        """
+        super().__init__(f"the upstream {name} answered with status {found}")
+        self.said = said
+        is_callers = 400 <= found < 500 and not (has_own_key and found in (401, 403))
+        self.status = found if is_callers else 502
+        if retry_after is not None and retry_after.isdecimal():
+            self.retry_after_s = float(retry_after)
+
+    def saying(self) -> "UpstreamRefused":
+        """The same with the upstream's words, once they were checked."""
+        self.args = (f"{self.args[0]}: {self.said}",)
+        return self
+
+
 def content_at(exc: ContentError, where: str) -> BadRequest:
     """The error of a part of a content, named as the caller wrote it."""
     separator = ":" if exc.part is None else ""
@@ -140,6 +206,11 @@ TABLE: dict[type[Exception], Row] = {
     BodyTooLarge: Row(413, _CALLER),
     BodyTimeout: Row(408, _CALLER),
     BodiesOverloaded: Row(429, "rate_limit_error"),
+    UpstreamError: Row(502, _SERVER),
+    UpstreamUnavailable: Row(502, _SERVER),
+    UpstreamTimeout: Row(504, _SERVER),
+    UpstreamBroke: Row(502, _SERVER),
+    UpstreamRefused: Row(502, _SERVER),
     NotReady: Row(503, _SERVER),
     ModerationError: Row(500, _SERVER),
     moderation_errors.ContentError: Row(400, _CALLER),
@@ -204,4 +275,5 @@ def error_response(exc: Exception) -> JSONResponse:
         headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
     if isinstance(exc, (BodyTooLarge, BodyTimeout, BodiesOverloaded)):
         headers["Connection"] = "close"  # else the server would read the rest to reuse the line
-    return JSONResponse(error_body(exc), row_of(exc).status, headers)
+    status = exc.status if isinstance(exc, UpstreamRefused) else row_of(exc).status
+    return JSONResponse(error_body(exc), status, headers)

@@ -31,7 +31,7 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/v1/models")
 async def list_models(request: Request) -> dict[str, object]:
-    """The classifier and the generator, in OpenAI's shape."""
+    """The classifier, and the models behind the gate that are known by name, in OpenAI's shape."""
     runtime = runtime_of(request)
     return {"object": "list", "data": [_model(runtime, name) for name in _names(runtime)]}
 
@@ -49,10 +49,7 @@ async def retrieve_model(request: Request, model_id: str) -> dict[str, object]:
 def _names(runtime: Runtime) -> list[str]:
     """Raises `NotReady`."""
     _ = runtime.judging
-    names = [runtime.settings.model]
-    if runtime.has_generator:
-        names.insert(0, runtime.gate.generator.name)
-    return names
+    return [*runtime.router.model_names, runtime.settings.model]
 
 
 def _model(runtime: Runtime, name: str) -> dict[str, object]:

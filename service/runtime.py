@@ -13,11 +13,17 @@ from policies import PolicyLibrary
 from service.background import in_background
 from service.body_limit import InFlight
 from service.errors import NotReady
-from service.gate import Gate
+from service.gate.checks import Checker
+from service.gate.gate import Gate, GateOptions
+from service.gate.pace import Pace
 from service.generation import GenerationScheduler, Generator
 from service.judging import Judging, start_judging
 from service.metrics import Metrics
 from service.settings import Settings
+from service.upstreams.in_process import InProcessUpstream
+from service.upstreams.openai_server import OpenAIServer
+from service.upstreams.router import Router
+from service.upstreams.upstream import Upstream
 
 if TYPE_CHECKING:
     from moderation.moderator import Moderator
@@ -46,7 +52,7 @@ class Runtime:
             settings: of this process.
             library: the loaded policies.
             load_moderator: loads the classifiers; called once, on a thread of its own.
-            load_generator: loads the generator likewise; None for a service without chat.
+            load_generator: loads the generator likewise; None for a service without one.
 
         Raises:
             UnknownPolicy: `settings.policy_set` is not in the library.
@@ -69,6 +75,19 @@ class Runtime:
         )
         self._judging: Judging | None = None
         self._gate: Gate | None = None
+        self._servers = [
+            OpenAIServer(
+                name,
+                server.base_url,
+                api_key=server.api_key.get_secret_value() if server.api_key else None,
+                connect_s=server.connect_s,
+                silence_s=server.silence_s,
+                max_connections=server.max_connections,
+            )
+            for name, server in settings.upstreams.items()
+        ]
+        self.router = Router({}, None)
+        """Complete once the models are loaded."""
         self._loaded = False
         self._grace_end: float | None = None
 
@@ -92,9 +111,9 @@ class Runtime:
         return self._judging
 
     @property
-    def has_generator(self) -> bool:
-        """Whether there is, or will be, a generator."""
-        return self._load_generator is not None
+    def has_gate(self) -> bool:
+        """Whether there is, or will be, something that answers: a generator or an upstream."""
+        return self._load_generator is not None or bool(self._servers)
 
     @property
     def gate(self) -> Gate:
@@ -109,12 +128,21 @@ class Runtime:
         try:
             loading = in_background(self._load_moderator, name="load")
             self._judging = self._start_judging(await asyncio.wrap_future(loading))
+            in_process = None
             if self._load_generator is not None:
                 generator = await asyncio.wrap_future(
                     in_background(self._load_generator, name="load")
                 )
                 self._generating.start()
-                self._gate = self._make_gate(self._judging, generator)
+                in_process = InProcessUpstream(
+                    generator,
+                    self._generating,
+                    self.metrics,
+                    max_new_tokens=self.settings.max_new_tokens,
+                )
+            if self.has_gate:
+                self.router = self._make_router(in_process)
+                self._gate = self._make_gate(self._judging)
         except Exception as exc:
             self.failure = exc
             _log.error("the models could not be loaded", exc_info=exc)
@@ -158,17 +186,34 @@ class Runtime:
             max_retry_after_s=min(MAX_RETRY_AFTER_S, settings.deadline_s),
         )
 
-    def _make_gate(self, judging: Judging, generator: Generator) -> Gate:
-        return Gate(
-            judging,
-            generator,
-            self._generating,
-            self.policy_set,
-            self.metrics,
-            deadline_s=self.settings.deadline_s,
-            generation_deadline_s=self.settings.generation_deadline_s,
-            check_every_chars=self.settings.check_every_chars,
+    def _make_router(self, in_process: Upstream | None) -> Router:
+        by_model: dict[str, Upstream] = {}
+        default: Upstream | None = in_process
+        for server, options in zip(self._servers, self.settings.upstreams.values(), strict=True):
+            by_model.update((model, server) for model in options.models)
+            if not options.models:
+                default = server
+        if in_process is not None and in_process.model_name is not None:
+            by_model.setdefault(in_process.model_name, in_process)
+        return Router(by_model, default)
+
+    def _make_gate(self, judging: Judging) -> Gate:
+        settings = self.settings
+        checker = Checker(judging, self.policy_set, deadline_s=settings.deadline_s)
+        options = GateOptions(
+            pre_filter=settings.pre_filter,
+            pace=Pace(
+                mode=settings.stream_mode,
+                check_every_chars=settings.check_every_chars,
+                hold_back_chars=settings.hold_back_chars,
+                window_chars=settings.window_chars,
+                idle_s=settings.idle_check_s,
+            ),
+            blocked_prompt=settings.blocked_prompt,
+            refusal_text=settings.refusal_text,
+            unchecked_text=settings.unchecked_text,
         )
+        return Gate(checker, options, self.metrics)
 
     def _not_ready(self) -> NotReady:
         if self.failure is not None:

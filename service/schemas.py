@@ -7,10 +7,18 @@ Knows the fields of the requests; what they mean is the business of the handlers
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from moderation.errors import InvalidText
 from service.errors import BadRequest, BodyTooComplex, InvalidJson
@@ -144,18 +152,44 @@ IGNORED_FIELDS = (
 """Fields of a chat request that change nothing here."""
 
 Model = TypeVar("Model", bound=Body)
+Parsed = TypeVar("Parsed")
+_OBJECT = TypeAdapter(dict[str, Any])
 
 
 async def read_body(request: Request, model: type[Model]) -> Model:
     """The parsed body of a request.
 
     Raises:
+        ServiceError: see `read_json`.
+        BadRequest: a field is missing, unknown or of the wrong kind; names it.
+    """
+    raw = await _read(request)
+    return await asyncio.to_thread(_parse, raw, model.model_validate_json)
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """The body of a request that is for somebody else, every field as it came.
+
+    Raises:
         BodyTooLarge, BodyTimeout, BodiesOverloaded: from the middleware that counts the bytes.
         BodyTooComplex: more than `MAX_PIECES`.
         InvalidJson: the body is no JSON.
         InvalidText: one of its texts has a lone surrogate.
-        BadRequest: a field is missing, unknown or of the wrong kind; names it.
+        BadRequest: it is no object.
     """
+    raw = await _read(request)
+    return await asyncio.to_thread(_parse, raw, _OBJECT.validate_json)
+
+
+def checked(body: dict[str, Any], model: type[Model]) -> Model:
+    """A body that was read, as a request of a kind. Raises `BadRequest`, which names the field."""
+    try:
+        return model.model_validate(body)
+    except ValidationError as exc:
+        raise _bad_request(exc) from exc
+
+
+async def _read(request: Request) -> bytearray:
     raw = bytearray()  # `request.body()` would hold it twice, and to the end of the request
     try:
         async for chunk in request.stream():
@@ -163,35 +197,39 @@ async def read_body(request: Request, model: type[Model]) -> Model:
     except Exception:
         raw.clear()  # else the traceback would hold it until the refusal is sent
         raise
-    return await asyncio.to_thread(_parse, raw, model)  # megabytes of base64 take a while
+    return raw
 
 
-def _parse(raw: bytearray, model: type[Model]) -> Model:
+def _parse(raw: bytearray, validate: Callable[[bytearray], Parsed]) -> Parsed:
     if has_more_pieces(raw, MAX_PIECES):
         raise BodyTooComplex(
             f"the body has more than {MAX_PIECES} strings, commas, colons and opening brackets;"
             " send less in one request"
         )
     try:
-        return model.model_validate_json(raw)
+        return validate(raw)
     except ValidationError as exc:
-        problems = exc.errors(include_url=False, include_context=False, include_input=False)
-    problem = problems[0]
-    if problem["type"] == "json_invalid":
-        if _has_lone_surrogate(raw, problem["msg"]):
-            raise InvalidText(
-                "the body has a lone surrogate, half of a character, as an escape from \\ud800 to"
-                " \\udfff; expected Unicode text; replace or remove it before sending"
-            )
-        raise InvalidJson(f"the body is no valid JSON: {problem['msg']}")
+        problem = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+        if problem["type"] != "json_invalid":
+            raise _bad_request(exc) from exc
+    if _has_lone_surrogate(raw, problem["msg"]):
+        raise InvalidText(
+            "the body has a lone surrogate, half of a character, as an escape from \\ud800 to"
+            " \\udfff; expected Unicode text; replace or remove it before sending"
+        )
+    raise InvalidJson(f"the body is no valid JSON: {problem['msg']}")
+
+
+def _bad_request(exc: ValidationError) -> BadRequest:
+    problem = exc.errors(include_url=False, include_context=False, include_input=False)[0]
     field = ".".join(str(step) for step in problem["loc"])[:100]
     if not field:
-        raise BadRequest("the body has to be a JSON object")
+        return BadRequest("the body has to be a JSON object")
     if problem["type"] == "extra_forbidden":
-        raise BadRequest(f"unknown field {field!r}", param=field, code="unknown_parameter")
+        return BadRequest(f"unknown field {field!r}", param=field, code="unknown_parameter")
     if problem["type"] == "missing":
-        raise BadRequest(f"the field {field!r} is missing", param=field, code="missing_parameter")
-    raise BadRequest(f"{field}: {problem['msg']}", param=field, code="invalid_parameter")
+        return BadRequest(f"the field {field!r} is missing", param=field, code="missing_parameter")
+    return BadRequest(f"{field}: {problem['msg']}", param=field, code="invalid_parameter")
 
 
 def _has_lone_surrogate(raw: bytearray, problem: str) -> bool:

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -28,6 +36,29 @@ CONFIG_VARIABLE = "WARDGATE_CONFIG"
 
 class SettingsError(Exception):
     """A setting that is unknown or cannot be used; the message names it and where it stands."""
+
+
+class UpstreamSettings(BaseModel):
+    """A server that speaks OpenAI's API and answers behind the gate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base_url: str = Field(
+        pattern=r"^https?://", description="Up to and including `/v1`: http://127.0.0.1:8000/v1."
+    )
+    models: tuple[str, ...] = Field(
+        (), description="Models that it answers; none named: all that no other upstream does."
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        description="Sent as a bearer token. Without one the caller's own `Authorization` is"
+        " passed on.",
+    )
+    connect_s: float = Field(10.0, gt=0, description="Seconds that connecting may take.")
+    silence_s: float = Field(
+        120.0, gt=0, description="Seconds that may pass without a byte of an answer."
+    )
+    max_connections: int = Field(256, ge=1, description="At a time; more calls wait.")
 
 
 class Settings(BaseSettings):
@@ -106,8 +137,40 @@ class Settings(BaseSettings):
     )
     generator: str = Field(
         "embedded",
-        description="The model behind the gate: `embedded` (Gemma 3 270M base), a directory or"
-        " hub id of a Gemma 3, or `none` for a moderation API without chat.",
+        description="The model behind the gate in this process: `embedded` (Gemma 3 270M base), a"
+        " directory or hub id of a Gemma 3, or `none`. The URL of a server (up to `/v1`) is an"
+        " upstream for all models.",
+    )
+    upstreams: dict[str, UpstreamSettings] = Field(
+        {},
+        description="Servers behind the gate, by a name for the log (docs/gate.md). In the"
+        " environment as JSON.",
+    )
+    pre_filter: Literal["hidden", "first"] = Field(
+        "hidden",
+        description="`hidden`: the generator begins while the prompt is checked, and is stopped"
+        " where it does not pass; nothing of its answer leaves before. `first`: it begins after"
+        " the check, so that no upstream reads a prompt that is blocked.",
+    )
+    stream_mode: Literal["hold", "window", "final"] = Field(
+        "hold",
+        description="What of a streamed answer leaves before it is checked. `hold`: nothing."
+        " `window`: at most `window_chars` characters. `final`: everything; the check comes at"
+        " the end.",
+    )
+    window_chars: int = Field(
+        200, ge=1, description="Unchecked characters that may be out in the mode `window`."
+    )
+    hold_back_chars: int = Field(
+        64,
+        ge=0,
+        description="In the mode `hold`, characters before the end of what was checked that wait"
+        " for the next check: a violation of this length never leaves in part.",
+    )
+    idle_check_s: float = Field(
+        0.5,
+        gt=0,
+        description="Seconds without news of an answer after which all of it so far is checked.",
     )
     policy_set: str = Field("default", description="The policy set that always applies.")
     policy_dirs: Annotated[tuple[Path, ...], NoDecode] = Field(
@@ -217,6 +280,24 @@ class Settings(BaseSettings):
     def base(self) -> EmbeddedBase:
         """The base of the embedded models."""
         return EmbeddedBase(self.cache_dir, self.embedded_base)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _generator_by_url(cls, values: Any) -> Any:
+        generator = values.get("generator") if isinstance(values, dict) else None
+        if not isinstance(generator, str) or not generator.startswith(("http://", "https://")):
+            return values
+        upstreams = {"generator": {"base_url": generator}, **values.get("upstreams", {})}
+        return {**values, "generator": "none", "upstreams": upstreams}
+
+    @model_validator(mode="after")
+    def _one_upstream_a_model(self) -> Self:
+        named = [model for upstream in self.upstreams.values() for model in upstream.models]
+        if twice := sorted({model for model in named if named.count(model) > 1}):
+            raise ValueError(f"two upstreams answer {twice[0]!r}; name each model once")
+        if sum(not upstream.models for upstream in self.upstreams.values()) > 1:
+            raise ValueError("two upstreams name no models; only one can answer all the others")
+        return self
 
     @model_validator(mode="after")
     def _holds_one_body(self) -> Self:

@@ -161,12 +161,12 @@ def _welcome(url: str, runtime: "Runtime") -> str:
         f"""    "$(base64 < {image} | tr -d '\\n')" | \\""",
         f"  curl -s {url}/v1/moderations {header} -d @-",
     ]
-    if runtime.has_generator:
+    if names := runtime.router.model_names:
         lines += [
             "",
             "chat through the gate:",
             f"""  curl -sN {url}/v1/chat/completions {header} \\""",
-            f"""    -d '{{"model": "{runtime.gate.generator.name}", "stream": true,"""
+            f"""    -d '{{"model": "{names[0]}", "stream": true,"""
             """ "max_tokens": 40,""",
             """         "messages": [{"role": "user", "content": "What is the capital of"""
             """ Australia?"}]}'""",

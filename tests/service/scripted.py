@@ -187,6 +187,8 @@ def settings(**changes: Any) -> Settings:
         "deadline_s": 10.0,
         "generation_deadline_s": 20.0,
         "check_every_chars": 20,
+        "hold_back_chars": 0,
+        "pre_filter": "first",
         **changes,
     }
     return Settings(**values)

@@ -1,5 +1,5 @@
 from moderation.content import Content
-from service.memory import PassedMemory
+from service.gate.memory import PassedMemory
 from tests.service.scripted import LIBRARY, ScriptedEngine, bad_is_bad, scripted_moderator
 
 CLOSED, OPENED = LIBRARY.policy_set("closed"), LIBRARY.policy_set("opened")

@@ -1,0 +1,116 @@
+"""One check of one content at the gate: a verdict, or a failure that the policy set decides on."""
+
+import logging
+import time
+from dataclasses import dataclass
+
+from moderation.caller import Priority
+from moderation.content import Content
+from moderation.errors import ContentError, EngineClosed, EngineOverloaded, ModerationError
+from moderation.growing import GrowingContent
+from moderation.verdict import Verdict
+from policies import Action, PolicySet
+from service.errors import error_code
+from service.gate.memory import PassedMemory
+from service.judging import Judging
+
+_log = logging.getLogger(__name__)
+
+PASSING = frozenset({Action.ALLOW, Action.FLAG})
+"""Actions that let content through. `review` does not: nobody can review a chat in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one check of a message or a response came to."""
+
+    passed: bool
+    verdict: Verdict | None
+    error: ModerationError | None = None
+    """Why there is no verdict; `passed` then follows `on_error`."""
+
+    @property
+    def failure(self) -> str | None:
+        """Code of the error."""
+        return None if self.error is None else error_code(self.error)
+
+    @property
+    def nearness(self) -> float:
+        """How close the content comes to a violation: 1 at a threshold, 0 far from all."""
+        if self.verdict is None:
+            return 1.0
+        return max(
+            (s.calibrated / s.threshold for s in self.verdict.scores if s.threshold), default=0.0
+        )
+
+
+class Checker:
+    """Checks contents against the operator's policy set. Used on the event loop only."""
+
+    def __init__(self, judging: Judging, policy_set: PolicySet, *, deadline_s: float) -> None:
+        """`deadline_s` is what one check may take."""
+        self._judging = judging
+        self._policy_set = policy_set
+        self._deadline_s = deadline_s
+        self._memory = PassedMemory()
+
+    async def check(
+        self,
+        content: Content,
+        *,
+        key: str,
+        admitted: bool,
+        growing: GrowingContent | None = None,
+    ) -> Check:
+        """Checks one content; what passed before passes at once.
+
+        Args:
+            content: what to check.
+            key, admitted: see `Caller`.
+            growing: see `Moderator.judge`.
+
+        Raises:
+            EngineOverloaded: no room in the queue, whatever `on_error` says: an attacker must not
+                be able to switch the filter off by sending much.
+            ContentError: the content cannot be judged, for the same reason.
+            EngineClosed: the service is stopping.
+        """
+        if (known := self._memory.recall(content, self._policy_set)) is not None:
+            return Check(True, known)
+        try:
+            verdict = await self._judging.judge(
+                content,
+                self._policy_set,
+                deadline=time.monotonic() + self._deadline_s,
+                key=key,
+                priority=Priority.GATE,
+                admitted=admitted,
+                growing=growing,
+            )
+        except (EngineOverloaded, EngineClosed, ContentError):
+            raise  # no failure of the classifier: the policy set's `on_error` is not about these
+        except ModerationError as exc:
+            return self._failed(exc)
+        passed = verdict.action in PASSING
+        if passed:
+            self._memory.remember(content, self._policy_set, verdict)
+        return Check(passed, verdict)
+
+    async def check_answer(
+        self, content: Content, *, key: str, growing: GrowingContent | None = None
+    ) -> Check:
+        """Checks an answer, or what there is of it: what cannot be judged is a failed check,
+        because the caller can do nothing about it. Raises `EngineClosed`.
+
+        Args:
+            content, key, growing: see `check`.
+        """
+        try:
+            return await self.check(content, key=key, admitted=True, growing=growing)
+        except ContentError as exc:
+            return self._failed(exc)
+
+    def _failed(self, exc: ModerationError) -> Check:
+        """What follows from having no verdict."""
+        _log.warning("a check failed: %s; on_error is %s", exc, self._policy_set.on_error)
+        return Check(self._policy_set.on_error == "allow", None, exc)

@@ -1,0 +1,147 @@
+"""What `/v1/chat/completions` and `/v1/completions` have in common: answers made of choices."""
+
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from service.gate.dialects.dialect import Field, Json, Piece, choices_of
+from service.gate.strings import Leaf, strings
+
+ANSWER_NAMES = frozenset(
+    {
+        "finish_reason",
+        "id",
+        "model",
+        "native_finish_reason",
+        "object",
+        "provider",
+        "role",
+        "service_tier",
+        "stop_reason",
+        "system_fingerprint",
+        "type",
+    }
+)
+"""Fields of an answer that hold names, not content."""
+
+
+class ChoiceAnswers:
+    """Answers, whole and in chunks, that have a list of choices."""
+
+    object_name: str
+    """The `object` of a whole answer."""
+    chunk_object_name: str
+    """The `object` of a chunk."""
+    id_prefix: str
+    inside: frozenset[str]
+    """Fields of a choice that hold its content: `message` of a whole one is `delta` in a chunk, so
+    that neither belongs to the name of a field."""
+
+    def pieces(self, answer: Json) -> list[Piece]:
+        """See `Dialect.pieces`."""
+        beside = {key: value for key, value in answer.items() if key != "choices"}
+        found = [
+            Piece(Field(None, leaf.where), leaf.text)
+            for leaf in strings(beside, names=ANSWER_NAMES)
+        ]
+        choices = answer.get("choices")
+        entries = choices if isinstance(choices, list) else [choices]
+        strange = [entry for entry in entries if not isinstance(entry, dict)]
+        found += [Piece(Field(None, "choices"), leaf.text) for leaf in strings(strange)]
+        for index, choice in choices_of(answer):
+            found += [
+                Piece(Field(index, self._name(leaf)), leaf.text)
+                for leaf in strings(choice, names=ANSWER_NAMES)
+            ]
+        return found
+
+    def ended_choices(self, chunk: Json) -> frozenset[int]:
+        """See `Dialect.ended_choices`."""
+        return frozenset(
+            index for index, choice in choices_of(chunk) if choice.get("finish_reason") is not None
+        )
+
+    def without(self, chunk: Json, choices: frozenset[int]) -> Json | None:
+        """See `Dialect.without`."""
+        if not choices or not chunk.get("choices"):
+            return chunk
+        left = [choice for index, choice in choices_of(chunk) if index not in choices]
+        return {**chunk, "choices": left} if left else None
+
+    def end_of_choice(self, head: Json, choice: int) -> Json:
+        """See `Dialect.end_of_choice`."""
+        return self._chunk(head, [self._end(choice)])
+
+    def blocked_whole(self, answer: Json, choices: frozenset[int], text: str) -> Json:
+        """See `Dialect.blocked_whole`."""
+        made = [
+            self._choice(index, text, "content_filter") if index in choices else choice
+            for index, choice in choices_of(answer)
+        ]
+        return {**answer, "choices": made}
+
+    def refusal(self, body: Json, text: str) -> Json:
+        """See `Dialect.refusal`."""
+        usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+        return {
+            **self._head(body, self.object_name),
+            "choices": [self._choice(0, text, "content_filter")],
+            "usage": usage,
+        }
+
+    def refusal_chunks(self, body: Json, text: str) -> list[Json]:
+        """See `Dialect.refusal_chunks`."""
+        head = self._head(body, self.chunk_object_name)
+        return [self._chunk(head, [self._said(0, text)]), self._chunk(head, [self._end(0)])]
+
+    def whole_of(self, chunks: Sequence[Json], usage: Json | None) -> Json:
+        """See `Dialect.whole_of`; of chunks whose only text is what a choice says."""
+        said: dict[int, str] = {}
+        reasons: dict[int, str] = {}
+        beside: Json = {}
+        for chunk in chunks:
+            for index, choice in choices_of(chunk):
+                said[index] = said.get(index, "") + self._text_of(choice)
+                if choice.get("finish_reason"):
+                    reasons[index] = choice["finish_reason"]
+            beside |= {name: chunk[name] for name in ("wardgate", "moderation") if name in chunk}
+        made = [self._choice(index, text, reasons[index]) for index, text in said.items()]
+        head = {name: chunks[0][name] for name in ("id", "created", "model")}
+        return {**head, "object": self.object_name, "choices": made, "usage": usage, **beside}
+
+    def usage_chunk(self, head: Json, usage: Json) -> Json:
+        """See `Dialect.usage_chunk`."""
+        return {**self._chunk(head, []), "usage": usage}
+
+    def _text_of(self, choice: Json) -> str:
+        raise NotImplementedError
+
+    def _choice(self, index: int, text: str, finish_reason: str) -> Json:
+        raise NotImplementedError
+
+    def _said(self, index: int, text: str) -> Json:
+        raise NotImplementedError
+
+    def _end(self, index: int) -> Json:
+        raise NotImplementedError
+
+    def _name(self, leaf: Leaf) -> str:
+        path = leaf.path[1:] if leaf.path and leaf.path[0] in self.inside else leaf.path
+        if "logprobs" in path:  # a list of tokens that goes on in the next chunk
+            path = tuple("*" if isinstance(step, int) else step for step in path)
+        return Leaf(path, "").where
+
+    def _head(self, body: Json, kind: str) -> Json:
+        model = body.get("model")
+        return {
+            "id": f"{self.id_prefix}-{uuid.uuid4().hex}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": model if isinstance(model, str) else "wardgate",
+        }
+
+    def _chunk(self, head: Json, choices: list[Json]) -> Json:
+        kept: Json = {name: head[name] for name in ("id", "created", "model") if name in head}
+        made: dict[str, Any] = {"object": self.chunk_object_name, "choices": choices}
+        return {**kept, **made, **({"usage": None} if "usage" in head else {})}

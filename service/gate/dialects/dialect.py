@@ -1,0 +1,139 @@
+"""What the gate has to know of an endpoint, and what the endpoints share."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from moderation.content import Content, Part, TextPart
+from service.errors import BadRequest
+
+Json = dict[str, Any]
+
+MAX_CHOICES = 128
+"""As in OpenAI's API."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One content of a request."""
+
+    where: str
+    """Its place in the body: `messages[2]`."""
+    content: Content
+    index: int | None = None
+    """Of a message."""
+    role: str | None = None
+    """Of a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A text of an answer that may come in many pieces."""
+
+    choice: int | None
+    """Index of the choice that it belongs to; None for what stands beside the choices."""
+    name: str
+    """Its place in there: `content`, `tool_calls[0].function.arguments`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a text of an answer."""
+
+    field: Field
+    text: str
+
+
+class Dialect(Protocol):
+    """One endpoint."""
+
+    endpoint: str
+    """Its path under `/v1/`."""
+
+    def items(self, body: Json) -> list[Item]:
+        """All content of a request, in order.
+
+        Raises:
+            BadRequest: the body has another form.
+            UnsupportedInput: it holds something that cannot be judged.
+        """
+        ...
+
+    def asked(self, body: Json) -> str | None:
+        """What the answer is an answer to: shown to the classifier, not judged by it."""
+        ...
+
+    def num_choices(self, body: Json) -> int:
+        """Choices that the answer will have. Raises `BadRequest`."""
+        ...
+
+    def pieces(self, answer: Json) -> list[Piece]:
+        """All texts of an answer, or of a chunk of one."""
+        ...
+
+    def ended_choices(self, chunk: Json) -> frozenset[int]:
+        """The choices of which a chunk says how they have ended."""
+        ...
+
+    def without(self, chunk: Json, choices: frozenset[int]) -> Json | None:
+        """A chunk without these choices; None where nothing is left."""
+        ...
+
+    def end_of_choice(self, head: Json, choice: int) -> Json:
+        """The chunk that ends a choice that was blocked; `head` is any chunk of the answer."""
+        ...
+
+    def blocked_whole(self, answer: Json, choices: frozenset[int], text: str) -> Json:
+        """A whole answer with these choices replaced by a text."""
+        ...
+
+    def refusal(self, body: Json, text: str) -> Json:
+        """A whole answer that says no more than this text."""
+        ...
+
+    def refusal_chunks(self, body: Json, text: str) -> list[Json]:
+        """The same, streamed."""
+        ...
+
+    def whole_of(self, chunks: Sequence[Json], usage: Json | None) -> Json:
+        """The whole answer that its chunks make up."""
+        ...
+
+    def usage_chunk(self, head: Json, usage: Json) -> Json:
+        """The chunk that states the usage."""
+        ...
+
+
+def list_of_objects(body: Json, name: str) -> list[Json]:
+    """A field that has to be a list of objects. Raises `BadRequest`."""
+    value = body.get(name)
+    if not isinstance(value, list) or not value:
+        raise BadRequest(f"{name} has to be a list with at least one entry", param=name)
+    for index, entry in enumerate(value):
+        if not isinstance(entry, dict):
+            raise BadRequest(f"{name}[{index}] has to be an object", param=f"{name}[{index}]")
+    return value
+
+
+def count_of_choices(body: Json) -> int:
+    """The field `n`. Raises `BadRequest`."""
+    n = body.get("n")
+    if n is None:
+        return 1
+    if type(n) is not int or not 1 <= n <= MAX_CHOICES:
+        raise BadRequest(f"n has to be a whole number from 1 to {MAX_CHOICES}", param="n")
+    return n
+
+
+def parts_of(*texts: str) -> tuple[Part, ...]:
+    """The texts that say something, a part each."""
+    return tuple(TextPart(text) for text in texts if text.strip())
+
+
+def choices_of(answer: Json) -> Iterator[tuple[int, Json]]:
+    """The choices of an answer or chunk with their indices."""
+    choices = answer.get("choices")
+    for position, choice in enumerate(choices if isinstance(choices, list) else ()):
+        if isinstance(choice, dict):
+            index = choice.get("index")
+            yield (index if type(index) is int else position), choice

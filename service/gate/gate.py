@@ -1,0 +1,261 @@
+"""The gate: prompts are judged before an answer counts, answers before a person reads them.
+
+A failure is no verdict; what it means is the policy set's `on_error`, and the answer says that it
+happened.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from moderation.content import Content
+from moderation.errors import ModerationError
+from service.errors import ContentBlocked, UpstreamRefused
+from service.gate.checks import Check, Checker
+from service.gate.dialects.dialect import Dialect, Field, Item, Json
+from service.gate.pace import Pace
+from service.gate.post_filter import Blocked, Passed, PostFilter, read_field
+from service.gate.pre_filter import PromptCheck, check_prompt
+from service.gate.report import block_report, gate_report, prompt_report
+from service.metrics import Metrics
+from service.upstreams.upstream import Call, Open, Reply, Upstream
+
+CHECKS_AT_ONCE = 4
+"""Texts of one whole answer that are checked side by side."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateOptions:
+    """How the gate works; see `Settings`."""
+
+    pre_filter: Literal["hidden", "first"]
+    pace: Pace
+    blocked_prompt: Literal["refusal", "error"]
+    refusal_text: str
+    unchecked_text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """A request at the gate, looked through and found well formed."""
+
+    dialect: Dialect
+    call: Call
+    items: list[Item]
+    asked: str | None
+    num_choices: int
+    with_usage: bool
+    """Whether a stream ends with the usage."""
+    upstream: Upstream
+    open: Open
+
+
+class Gate:
+    """Upstreams behind a classifier."""
+
+    def __init__(self, checker: Checker, options: GateOptions, metrics: Metrics) -> None:
+        self._checker = checker
+        self._options = options
+        self._metrics = metrics
+
+    async def prepare(
+        self, dialect: Dialect, call: Call, upstream: Upstream, *, with_usage: bool
+    ) -> Exchange:
+        """Looks a request through; nothing is judged or generated yet.
+
+        Args:
+            dialect: of the endpoint.
+            call: for the upstream.
+            upstream: what answers.
+            with_usage: see `Exchange`.
+
+        Raises:
+            BadRequest, ContentError: see `Dialect.items` and `Upstream.prepare`.
+        """
+        opened = await upstream.prepare(call)
+        return Exchange(
+            dialect=dialect,
+            call=call,
+            items=await asyncio.to_thread(dialect.items, call.body),
+            asked=dialect.asked(call.body),
+            num_choices=dialect.num_choices(call.body),
+            with_usage=with_usage,
+            upstream=upstream,
+            open=opened,
+        )
+
+    async def stream(self, exchange: Exchange) -> AsyncGenerator[Json]:
+        """The answer in chunks that have passed.
+
+        Raises:
+            ContentBlocked: the prompt did not pass and the settings ask for an error.
+            ModerationError, ServiceError: there is no verdict on the prompt and the settings ask
+                for an error; the upstream failed; or see `check_prompt`.
+        """
+        prompt, reply = await self._begin(exchange)
+        if reply is None:
+            *first, last = exchange.dialect.refusal_chunks(
+                exchange.call.body, self._refusal_text(prompt)
+            )
+            for chunk in first:
+                yield chunk
+            yield {**last, "wardgate": gate_report(prompt, None)}
+            return
+        try:
+            async for chunk in self._filtered(exchange, prompt, reply):
+                yield chunk
+        finally:
+            await reply.close()
+
+    async def whole(self, exchange: Exchange) -> Json:
+        """The answer in one piece. Raises as `stream`."""
+        prompt, reply = await self._begin(exchange)
+        if reply is None:
+            answer = exchange.dialect.refusal(exchange.call.body, self._refusal_text(prompt))
+            return {**answer, "wardgate": gate_report(prompt, None)}
+        try:
+            if exchange.upstream.streams_always:
+                chunks = [chunk async for chunk in self._filtered(exchange, prompt, reply)]
+                return exchange.dialect.whole_of(chunks, reply.usage)
+            return await self._checked_whole(exchange, prompt, await reply.whole())
+        finally:
+            await reply.close()
+
+    async def _begin(self, exchange: Exchange) -> tuple[PromptCheck, Reply | None]:
+        """Checks the prompt, and begins the answer where it passed."""
+        opening: asyncio.Future[Reply] | None = None
+        if self._options.pre_filter == "hidden":
+            opening = asyncio.ensure_future(exchange.open())
+        try:
+            prompt = await check_prompt(self._checker, exchange.items, key=exchange.call.key)
+            if not prompt.passed:
+                self._refuse(prompt)
+                return prompt, None
+            try:
+                reply = await (opening or exchange.open())
+            except UpstreamRefused as exc:
+                raise await self._vetted(exc, exchange.call.key) from exc
+            opening = None
+            return prompt, reply
+        finally:
+            if opening is not None:
+                await _discard(opening)
+
+    def _refuse(self, prompt: PromptCheck) -> None:
+        """Counts a prompt that did not pass; raises where the settings ask for an error."""
+        assert prompt.decisive is not None, "nothing to check passes"
+        error = prompt.decisive.error
+        self._count("prompt_failed" if error else "prompt_blocked")
+        if self._options.blocked_prompt == "error":
+            raise error or ContentBlocked(
+                "the prompt was blocked by the content policy", report=prompt_report(prompt)
+            )
+
+    def _refusal_text(self, prompt: PromptCheck) -> str:
+        failed = prompt.decisive is not None and prompt.decisive.error is not None
+        return self._options.unchecked_text if failed else self._options.refusal_text
+
+    async def _filtered(
+        self, exchange: Exchange, prompt: PromptCheck, reply: Reply
+    ) -> AsyncGenerator[Json]:
+        dialect = exchange.dialect
+        post_filter = PostFilter(
+            self._checker,
+            dialect,
+            self._options.pace,
+            asked=exchange.asked,
+            num_choices=exchange.num_choices,
+            key=exchange.call.key,
+        )
+        chunks = reply.chunks()
+        try:
+            async for event in post_filter.run(chunks):
+                if isinstance(event, Passed):
+                    if event.is_end:
+                        yield {**event.chunk, "wardgate": gate_report(prompt, post_filter.check)}
+                    else:
+                        yield event.chunk
+                    continue
+                report = gate_report(prompt, post_filter.check)
+                report["blocked"] = block_report(event)
+                for choice in self._choices_of(event, exchange):
+                    end = dialect.end_of_choice(post_filter.head, choice)
+                    yield {**end, "wardgate": report}
+        finally:
+            await chunks.aclose()
+        self._count_answer(prompt, post_filter.check)
+        if post_filter.was_cut_off and exchange.with_usage and reply.usage is not None:
+            yield dialect.usage_chunk(post_filter.head, reply.usage)
+
+    @staticmethod
+    def _choices_of(blocked: Blocked, exchange: Exchange) -> list[int]:
+        every = list(range(exchange.num_choices))
+        return every if blocked.choice is None else [blocked.choice]
+
+    async def _checked_whole(self, exchange: Exchange, prompt: PromptCheck, answer: Json) -> Json:
+        """A whole answer, with the choices that did not pass replaced."""
+        texts: dict[Field, str] = {}
+        for piece in exchange.dialect.pieces(answer):
+            texts[piece.field] = texts.get(piece.field, "") + piece.text
+        room = asyncio.Semaphore(CHECKS_AT_ONCE)
+
+        async def check(name: Field, text: str) -> Check:
+            async with room:
+                content = Content.response(read_field(name, text), context=exchange.asked)
+                return await self._checker.check_answer(content, key=exchange.call.key)
+
+        said = {name: text for name, text in texts.items() if text.strip()}
+        checks = dict(
+            zip(said, await asyncio.gather(*(check(*item) for item in said.items())), strict=True)
+        )
+        blocked = {name: check for name, check in checks.items() if not check.passed}
+        decisive = next(iter(blocked.values()), None) or _of_the_longest(checks, said)
+        self._count_answer(prompt, decisive)
+        report = gate_report(prompt, decisive)
+        if blocked:
+            names = [name.choice for name in blocked]
+            every = range(exchange.num_choices)
+            out = frozenset(every if None in names else [n for n in names if n is not None])
+            failed = decisive is not None and decisive.error is not None
+            text = self._options.unchecked_text if failed else self._options.refusal_text
+            if None in names:  # what stands beside the choices goes as well
+                answer = exchange.dialect.refusal(exchange.call.body, text)
+            else:
+                answer = exchange.dialect.blocked_whole(answer, out, text)
+        return {**answer, "wardgate": report}
+
+    async def _vetted(self, exc: UpstreamRefused, key: str) -> UpstreamRefused:
+        """An upstream's refusal, with its words where they pass a check: they may hold content."""
+        if not exc.said.strip():
+            return exc
+        try:
+            check = await self._checker.check_answer(Content.response(exc.said), key=key)
+        except ModerationError:
+            return exc
+        return exc.saying() if check.passed and check.error is None else exc
+
+    def _count_answer(self, prompt: PromptCheck, check: Check | None) -> None:
+        if check is not None and not check.passed:
+            self._count("response_failed" if check.error else "response_blocked")
+            return
+        failed = any(c.error for c in prompt.checks) or (check is not None and check.error)
+        self._count("passed_unchecked" if failed else "passed")
+
+    def _count(self, outcome: str) -> None:
+        self._metrics.gate_outcomes.labels(outcome).inc()
+
+
+def _of_the_longest(checks: dict[Field, Check], texts: dict[Field, str]) -> Check | None:
+    """The check without a verdict, where one is; else that of the longest text."""
+    failed = next((check for check in checks.values() if check.error is not None), None)
+    longest = max(checks, key=lambda name: len(texts[name]), default=None)
+    return failed or (checks[longest] if longest is not None else None)
+
+
+async def _discard(opening: "asyncio.Future[Reply]") -> None:
+    """Ends an answer that nobody will read, begun or not."""
+    opening.cancel()
+    with suppress(asyncio.CancelledError, Exception):
+        await (await opening).close()

@@ -1,0 +1,57 @@
+"""What the gate says of itself: the field `wardgate` of an answer, and of an error."""
+
+from moderation.verdict import verdict_to_dict
+from service.gate.checks import Check
+from service.gate.post_filter import Blocked
+from service.gate.pre_filter import PromptCheck
+
+
+def gate_report(prompt: PromptCheck, response: Check | None) -> dict[str, object]:
+    """Of an answer: what its prompt and its response came to."""
+    return {
+        "prompt": prompt_report(prompt),
+        "response": check_report(response) if response else None,
+    }
+
+
+def prompt_report(prompt: PromptCheck) -> dict[str, object]:
+    """Of a prompt: every content in short, the deciding one in full."""
+    decisive = prompt.decisive or Check(True, None)
+    return {
+        **check_report(decisive),
+        "messages": [
+            {
+                "where": item.where,
+                "index": item.index,
+                "role": item.role,
+                "passed": check.passed,
+                "action": check.verdict.action.value if check.verdict else None,
+                "failure": check.failure,
+            }
+            for item, check in zip(prompt.items, prompt.checks, strict=False)  # none after a block
+        ],
+    }
+
+
+def check_report(check: Check) -> dict[str, object]:
+    """Of one check."""
+    return {
+        "passed": check.passed,
+        "failure": check.failure,
+        "verdict": verdict_to_dict(check.verdict) if check.verdict else None,
+    }
+
+
+def block_report(blocked: Blocked) -> dict[str, object]:
+    """Of a choice that was blocked: by which policies, and what a client has to take back."""
+    verdict = blocked.check.verdict
+    scores = verdict.scores if verdict else ()
+    taken_back = blocked.retraction
+    return {
+        "choice": blocked.choice,
+        "policies": [s.policy_id for s in scores if s.violates and s.mode == "enforce"],
+        "failure": blocked.check.failure,
+        "retract": None
+        if taken_back is None
+        else {"field": taken_back.field.name, "start": taken_back.start, "end": taken_back.end},
+    }

@@ -1,0 +1,81 @@
+"""Every text in a JSON value, because whatever is not looked at is where content gets through.
+
+What is known to be no text (a role, an id) is named by the caller, and passes only while it looks
+like it: in a place meant for an id, a sentence is content.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+_NAME = re.compile(r"[A-Za-z0-9_.:/@+-]{0,128}")
+_KEY = re.compile(r"[A-Za-z0-9_.$-]{1,64}")
+_ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))')
+_ESCAPED = {"b": " ", "f": " ", "n": "\n", "r": "\n", "t": "\t"}
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A text, and where it stands."""
+
+    path: tuple[str | int, ...]
+    """Keys and indices from the root; an element that states its own `index` has that one, so
+    that pieces of one text in several values share their path."""
+    text: str
+
+    @property
+    def where(self) -> str:
+        """The path as people write it: `choices[0].delta.content`."""
+        steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.path)
+        return "".join(steps).removeprefix(".")
+
+
+def strings(
+    value: Any,
+    *,
+    names: Collection[str] = (),
+    keys: Collection[str] | None = None,
+    path: tuple[str | int, ...] = (),
+) -> Iterator[Leaf]:
+    """The texts of a JSON value in order; empty ones are left out.
+
+    Args:
+        value: as JSON is parsed.
+        names: keys whose values are no content while they look like names: at most 128 letters,
+            digits and `_ . : / @ + -`.
+        keys: that are no content themselves; None for all that look like a key, where only the
+            values are read by anyone.
+        path: of `value` in something larger.
+    """
+    if isinstance(value, str):
+        if value and not (path and path[-1] in names and _NAME.fullmatch(value)):
+            yield Leaf(path, value)
+    elif isinstance(value, list):
+        for position, element in enumerate(value):
+            index = element.get("index") if isinstance(element, dict) else None
+            at = index if type(index) is int else position
+            yield from strings(element, names=names, keys=keys, path=(*path, at))
+    elif isinstance(value, dict):
+        for key, element in value.items():
+            if _KEY.fullmatch(key) if keys is None else key in keys:
+                below = key
+            else:
+                yield Leaf((*path, "(key)"), key)
+                below = key if _KEY.fullmatch(key) else "(value)"
+            yield from strings(element, names=names, keys=keys, path=(*path, below))
+
+
+def unescaped(text: str) -> str:
+    """A text with JSON's escapes read, also where the JSON is not finished: the arguments of a
+    tool call as they stream. The same beginning always reads the same, up to an unfinished escape.
+    """
+    if "\\" not in text:
+        return text
+    read = _ESCAPE.sub(lambda found: _character(found[1], found[2]), text)
+    # two escapes make one character outside the basic plane; half of one is no text
+    return read.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _character(code: str | None, letter: str | None) -> str:
+    return chr(int(code, 16)) if code is not None else _ESCAPED.get(letter or "", letter or "")

@@ -1,0 +1,72 @@
+"""The endpoints that answer, each through the gate: `/v1/chat/completions`, `/v1/completions`."""
+
+import time
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from service.callers import caller_key, unless_caller_leaves
+from service.errors import BadRequest
+from service.event_stream import EventStream, preceded, with_pauses
+from service.gate.dialects.chat import ChatDialect
+from service.gate.dialects.completions import CompletionsDialect
+from service.gate.dialects.dialect import Dialect
+from service.runtime import Runtime, runtime_of
+from service.schemas import ChatRequest, read_json, request_schema
+from service.upstreams.upstream import Call, Json
+
+router = APIRouter()
+
+
+@router.post("/v1/chat/completions", openapi_extra=request_schema(ChatRequest))
+async def create_chat_completion(request: Request) -> Response:
+    """The next turn of a conversation."""
+    return await _answer(request, ChatDialect())
+
+
+@router.post("/v1/completions")
+async def create_completion(request: Request) -> Response:
+    """The continuation of a prompt; needs an upstream."""
+    return await _answer(request, CompletionsDialect())
+
+
+async def _answer(request: Request, dialect: Dialect) -> Response:
+    runtime = runtime_of(request)
+    _ = runtime.gate  # first: a client that cannot be served need not be read
+    body = await read_json(request)
+    call = Call(
+        endpoint=dialect.endpoint,
+        body=body,
+        stream=_flag(body, "stream"),
+        key=caller_key(request),
+        deadline=time.monotonic() + runtime.settings.generation_deadline_s,
+        headers=request.headers,
+    )
+    return await unless_caller_leaves(request, _through_gate(runtime, dialect, call))
+
+
+async def _through_gate(runtime: Runtime, dialect: Dialect, call: Call) -> Response:
+    gate, settings = runtime.gate, runtime.settings
+    upstream = runtime.router.upstream_of(call.body.get("model"))
+    exchange = await gate.prepare(dialect, call, upstream, with_usage=_wants_usage(call.body))
+    if not call.stream:
+        return JSONResponse(await gate.whole(exchange))
+    values = with_pauses(gate.stream(exchange), settings.keep_alive_s)
+    # what is known soon, such as a full queue, is still answered with its own status; in a longer
+    # check the headers leave and comments follow, so that nothing in between hangs up
+    first = await anext(values, None)
+    while first is None and settings.blocked_prompt == "error":
+        first = await anext(values)
+    return EventStream(preceded(first, values))
+
+
+def _flag(body: Json, name: str) -> bool:
+    value = body.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise BadRequest(f"{name} has to be true or false", param=name)
+    return bool(value)
+
+
+def _wants_usage(body: Json) -> bool:
+    options = body.get("stream_options")
+    return isinstance(options, dict) and bool(options.get("include_usage"))
