@@ -44,6 +44,7 @@ def create_app(
         finally:
             loading.cancel()
             await asyncio.to_thread(runtime.close)
+            await runtime.disconnect()
 
     app = FastAPI(
         title="Wardgate",

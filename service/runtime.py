@@ -170,6 +170,11 @@ class Runtime:
         if self._judging is not None:
             self._judging.close(timeout_s=self.grace_left_s)
 
+    async def disconnect(self) -> None:
+        """Closes the connections to upstreams, once nothing runs any more."""
+        for server in self._servers:
+            await server.close()
+
     @property
     def grace_left_s(self) -> float:
         """Seconds that what still runs has to end, once everything is told to stop."""

@@ -211,7 +211,7 @@ class _ServerReply:
         try:
             if len(data) > MAX_EVENT_CHARS and isinstance(data, str):
                 raise ValueError("too long")
-            value = json.loads(data)
+            value = json.loads(data, parse_constant=_no_number)
         except (ValueError, RecursionError) as exc:
             raise UpstreamBroke(f"the upstream {self._name} sent what is no JSON") from exc
         if not isinstance(value, dict):
@@ -221,6 +221,10 @@ class _ServerReply:
 
 def _seconds_left(call: Call) -> float:
     return max(0.0, call.deadline - time.monotonic())
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no JSON")
 
 
 def _message_in(said: str) -> str:
