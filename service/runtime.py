@@ -74,6 +74,7 @@ class Runtime:
             max_retry_after_s=min(MAX_RETRY_AFTER_S, settings.generation_deadline_s),
         )
         self._judging: Judging | None = None
+        self._checker: Checker | None = None
         self._gate: Gate | None = None
         self._servers = [
             OpenAIServer(
@@ -111,6 +112,13 @@ class Runtime:
         return self._judging
 
     @property
+    def checker(self) -> Checker:
+        """What the gate checks with. Raises `NotReady`."""
+        if self._checker is None:
+            raise self._not_ready()
+        return self._checker
+
+    @property
     def has_gate(self) -> bool:
         """Whether there is, or will be, something that answers: a generator or an upstream."""
         return self._load_generator is not None or bool(self._servers)
@@ -128,6 +136,9 @@ class Runtime:
         try:
             loading = in_background(self._load_moderator, name="load")
             self._judging = self._start_judging(await asyncio.wrap_future(loading))
+            self._checker = Checker(
+                self._judging, self.policy_set, deadline_s=self.settings.deadline_s
+            )
             in_process = None
             if self._load_generator is not None:
                 generator = await asyncio.wrap_future(
@@ -142,7 +153,7 @@ class Runtime:
                 )
             if self.has_gate:
                 self.router = self._make_router(in_process)
-                self._gate = self._make_gate(self._judging)
+                self._gate = self._make_gate(self._checker)
         except Exception as exc:
             self.failure = exc
             _log.error("the models could not be loaded", exc_info=exc)
@@ -202,18 +213,23 @@ class Runtime:
             by_model.setdefault(in_process.model_name, in_process)
         return Router(by_model, default)
 
-    def _make_gate(self, judging: Judging) -> Gate:
+    @property
+    def pace(self) -> Pace:
+        """How streamed answers are checked and released."""
         settings = self.settings
-        checker = Checker(judging, self.policy_set, deadline_s=settings.deadline_s)
+        return Pace(
+            mode=settings.stream_mode,
+            check_every_chars=settings.check_every_chars,
+            hold_back_chars=settings.hold_back_chars,
+            window_chars=settings.window_chars,
+            idle_s=settings.idle_check_s,
+        )
+
+    def _make_gate(self, checker: Checker) -> Gate:
+        settings = self.settings
         options = GateOptions(
             pre_filter=settings.pre_filter,
-            pace=Pace(
-                mode=settings.stream_mode,
-                check_every_chars=settings.check_every_chars,
-                hold_back_chars=settings.hold_back_chars,
-                window_chars=settings.window_chars,
-                idle_s=settings.idle_check_s,
-            ),
+            pace=self.pace,
             blocked_prompt=settings.blocked_prompt,
             refusal_text=settings.refusal_text,
             unchecked_text=settings.unchecked_text,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from moderation.content import Content
 from moderation.growing import GrowingContent
 from service.gate.checks import Check, Checker
-from service.gate.dialects.dialect import Dialect, Field, Json
+from service.gate.dialects.dialect import ChunkReader, Field, Json
 from service.gate.pace import Pace
 from service.gate.strings import unescaped
 
@@ -88,7 +88,7 @@ class PostFilter:
     def __init__(
         self,
         checker: Checker,
-        dialect: Dialect,
+        reader: ChunkReader,
         pace: Pace,
         *,
         asked: str | None,
@@ -98,14 +98,14 @@ class PostFilter:
         """
         Args:
             checker: what checks the texts.
-            dialect: of the endpoint.
+            reader: of the answer's chunks.
             pace: how often, and what leaves before.
             asked: what it is an answer to.
             num_choices: that the answer has.
             key: who asks; see `Caller`.
         """
         self._checker = checker
-        self._dialect = dialect
+        self._reader = reader
         self._pace = pace
         self._asked = asked
         self._num_choices = num_choices
@@ -196,15 +196,15 @@ class PostFilter:
 
     def _add(self, chunk: Json) -> None:
         self.head = self.head or chunk
-        left = self._dialect.without(chunk, self._blocked)
+        left = self._reader.without(chunk, self._blocked)
         if left is None:
             return
         lengths = {}
-        for piece in self._dialect.pieces(left):
+        for piece in self._reader.pieces(left):
             text = self._texts.setdefault(piece.field, _Text())
             text.text += piece.text
             lengths[piece.field] = len(text.text)
-        ended = self._dialect.ended_choices(left)
+        ended = self._reader.ended_choices(left)
         self._finished |= ended
         self._held.append(_Held(left, lengths, ended))
 
@@ -262,7 +262,7 @@ class PostFilter:
         out = []
         while self._held and not self._all_blocked:
             held = self._held[0]
-            left = self._dialect.without(held.chunk, self._blocked)
+            left = self._reader.without(held.chunk, self._blocked)
             if left is not None:
                 if not self._may_leave(held):
                     break

@@ -25,6 +25,11 @@ class Item:
     role: str | None = None
     """Of a message."""
 
+    @property
+    def text(self) -> str:
+        """What it says."""
+        return "\n".join(part.text for part in self.content.parts if isinstance(part, TextPart))
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -44,7 +49,23 @@ class Piece:
     text: str
 
 
-class Dialect(Protocol):
+class ChunkReader(Protocol):
+    """How the chunks of an answer are read."""
+
+    def pieces(self, chunk: Json, /) -> list[Piece]:
+        """All texts of a chunk, or of a whole answer."""
+        ...
+
+    def ended_choices(self, chunk: Json, /) -> frozenset[int]:
+        """The choices of which a chunk says how they have ended."""
+        ...
+
+    def without(self, chunk: Json, choices: frozenset[int], /) -> Json | None:
+        """A chunk without these choices; None where nothing is left."""
+        ...
+
+
+class Dialect(ChunkReader, Protocol):
     """One endpoint."""
 
     endpoint: str
@@ -65,18 +86,6 @@ class Dialect(Protocol):
 
     def num_choices(self, body: Json) -> int:
         """Choices that the answer will have. Raises `BadRequest`."""
-        ...
-
-    def pieces(self, answer: Json) -> list[Piece]:
-        """All texts of an answer, or of a chunk of one."""
-        ...
-
-    def ended_choices(self, chunk: Json) -> frozenset[int]:
-        """The choices of which a chunk says how they have ended."""
-        ...
-
-    def without(self, chunk: Json, choices: frozenset[int]) -> Json | None:
-        """A chunk without these choices; None where nothing is left."""
         ...
 
     def end_of_choice(self, head: Json, choice: int) -> Json:
