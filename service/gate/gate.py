@@ -150,7 +150,9 @@ class Gate:
         self._count("prompt_failed" if error else "prompt_blocked")
         if self._options.blocked_prompt == "error":
             raise error or ContentBlocked(
-                "the prompt was blocked by the content policy", report=prompt_report(prompt)
+                "the prompt was blocked by the content policy",
+                report=prompt_report(prompt),
+                param=prompt.items[len(prompt.checks) - 1].where,
             )
 
     def _refusal_text(self, prompt: PromptCheck) -> str:
