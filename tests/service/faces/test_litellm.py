@@ -178,6 +178,7 @@ def test_texts_are_removed_in_place_only_where_the_action_says_so() -> None:
     "body",
     [
         {"tool_calls": [{"function": {"arguments": "BAD"}}]},
+        {"texts": ["BAD"], "tool_calls": [{"function": {"arguments": "BAD too"}}]},
         {"texts": ["good"], "structured_messages": [{"role": "user", "name": "BAD"}]},
     ],
 )

@@ -98,6 +98,17 @@ def test_the_operators_policies_apply_with_any_shield(client: Any) -> None:
     assert run(client, {"role": "user", "content": "BAD"}, shield="flagging") is not None
 
 
+def test_the_policies_of_the_shield_apply_too(client: Any) -> None:
+    violation = run(client, {"role": "user", "content": "BAD"}, shield="default")
+    assert {"harassment", "violence"} <= set(violation.metadata["policies"])
+
+
+def test_only_the_policies_that_decided_are_named() -> None:
+    with serving(policy_set="mixed") as url, LlamaStackClient(base_url=url) as client:
+        violation = run(client, {"role": "user", "content": "BAD"}, shield="mixed")
+    assert violation.metadata["policies"] == ["harassment"]
+
+
 def test_shields_are_the_policy_sets(client: Any) -> None:
     listed = client.shields.list()
     assert [shield.identifier for shield in listed] == list(LIBRARY.sets)

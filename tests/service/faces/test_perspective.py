@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.service.faces.calls import google_error
-from tests.service.scripted import ScriptedEngine, scripted_moderator, serving
+from tests.service.scripted import ScriptedEngine, bad_is_bad, scripted_moderator, serving
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +52,12 @@ def test_scores_below_the_threshold_are_left_out(url: str) -> None:
     assert list(scores) == ["HARASSMENT"]
 
 
-def test_the_operators_policies_are_judged_too(url: str) -> None:
-    post(url, requestedAttributes={"VIOLENCE": {}})
-    text = httpx.get(f"{url}/metrics").text
-    assert 'wardgate_violations_total{mode="enforce",policy="harassment"}' in text
+def test_the_operators_policies_are_judged_too() -> None:
+    moderator = scripted_moderator(ScriptedEngine(bad_is_bad))
+    with serving(moderator) as url:
+        post(url, requestedAttributes={"VIOLENCE": {}})
+        text = httpx.get(f"{url}/metrics").text
+    assert 'wardgate_violations_total{mode="enforce",policy="harassment"} 1.0' in text
 
 
 @pytest.mark.parametrize("name", ["TOXICITY", "INSULT", "harassment", "nothing"])
