@@ -172,6 +172,15 @@ def _library() -> PolicyLibrary:
             policies=tuple(rule.model_copy(update={"mode": "shadow"}) for rule in rules()),
         ),
         PolicySet(id="reviewing", version=1, policies=rules(Action.REVIEW)),
+        PolicySet(id="redacting", version=1, policies=rules(Action.REDACT)),
+        PolicySet(
+            id="mixed",
+            version=1,
+            policies=(
+                PolicyRule(id="violence", threshold=0.5, action=Action.FLAG),
+                *rules(Action.BLOCK),
+            ),
+        ),
     ]
     return replace(built_in, sets={**built_in.sets, **{item.id: item for item in more}})
 
