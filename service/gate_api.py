@@ -40,6 +40,7 @@ async def _answer(request: Request, dialect: Dialect) -> Response:
         stream=_flag(body, "stream"),
         key=caller_key(request),
         deadline=time.monotonic() + runtime.settings.generation_deadline_s,
+        last_events=dialect.last_events,
         headers=request.headers,
     )
     return await unless_caller_leaves(request, _through_gate(runtime, dialect, call))
@@ -48,7 +49,7 @@ async def _answer(request: Request, dialect: Dialect) -> Response:
 async def _through_gate(runtime: Runtime, dialect: Dialect, call: Call) -> Response:
     gate, settings = runtime.gate, runtime.settings
     upstream = runtime.router.upstream_of(call.body.get("model"))
-    exchange = await gate.prepare(dialect, call, upstream, with_usage=_wants_usage(call.body))
+    exchange = await gate.prepare(dialect, call, upstream)
     if not call.stream:
         return JSONResponse(await gate.whole(exchange))
     values = with_pauses(gate.stream(exchange), settings.keep_alive_s)
@@ -57,7 +58,7 @@ async def _through_gate(runtime: Runtime, dialect: Dialect, call: Call) -> Respo
     first = await anext(values, None)
     while first is None and settings.blocked_prompt == "error":
         first = await anext(values)
-    return EventStream(preceded(first, values))
+    return EventStream(preceded(first, values), dialect.framing())
 
 
 def _flag(body: Json, name: str) -> bool:
@@ -65,8 +66,3 @@ def _flag(body: Json, name: str) -> bool:
     if value is not None and not isinstance(value, bool):
         raise BadRequest(f"{name} has to be true or false", param=name)
     return bool(value)
-
-
-def _wants_usage(body: Json) -> bool:
-    options = body.get("stream_options")
-    return isinstance(options, dict) and bool(options.get("include_usage"))

@@ -46,8 +46,6 @@ class Exchange:
     items: list[Item]
     asked: str | None
     num_choices: int
-    with_usage: bool
-    """Whether a stream ends with the usage."""
     upstream: Upstream
     open: Open
 
@@ -60,16 +58,13 @@ class Gate:
         self._options = options
         self._metrics = metrics
 
-    async def prepare(
-        self, dialect: Dialect, call: Call, upstream: Upstream, *, with_usage: bool
-    ) -> Exchange:
+    async def prepare(self, dialect: Dialect, call: Call, upstream: Upstream) -> Exchange:
         """Looks a request through; nothing is judged or generated yet.
 
         Args:
             dialect: of the endpoint.
             call: for the upstream.
             upstream: what answers.
-            with_usage: see `Exchange`.
 
         Raises:
             BadRequest, ContentError: see `Dialect.items` and `Upstream.prepare`.
@@ -81,7 +76,6 @@ class Gate:
             items=await asyncio.to_thread(dialect.items, call.body),
             asked=dialect.asked(call.body),
             num_choices=dialect.num_choices(call.body),
-            with_usage=with_usage,
             upstream=upstream,
             open=opened,
         )
@@ -101,7 +95,7 @@ class Gate:
             )
             for chunk in first:
                 yield chunk
-            yield {**last, "wardgate": gate_report(prompt, None)}
+            yield exchange.dialect.with_report(last, gate_report(prompt, None), None)
             return
         try:
             async for chunk in self._filtered(exchange, prompt, reply):
@@ -165,29 +159,37 @@ class Gate:
             self._checker,
             dialect,
             self._options.pace,
+            body=exchange.call.body,
             asked=exchange.asked,
             num_choices=exchange.num_choices,
             key=exchange.call.key,
         )
+        body = exchange.call.body
+        so_far: Json = {}
         chunks = reply.chunks()
         try:
             async for event in post_filter.run(chunks):
                 if isinstance(event, Passed):
+                    so_far = dialect.noted(so_far, event.chunk)
                     if event.is_end:
-                        yield {**event.chunk, "wardgate": gate_report(prompt, post_filter.check)}
+                        report = gate_report(prompt, post_filter.check)
+                        yield dialect.with_report(event.chunk, report, None)
                     else:
                         yield event.chunk
                     continue
                 report = gate_report(prompt, post_filter.check)
                 report["blocked"] = block_report(event)
                 for choice in self._choices_of(event, exchange):
-                    end = dialect.end_of_choice(post_filter.head, choice)
-                    yield {**end, "wardgate": report}
+                    *first, last = dialect.cut_off(body, so_far, choice)
+                    for chunk in first:
+                        yield chunk
+                    yield dialect.with_report(last, report, None)
         finally:
             await chunks.aclose()
         self._count_answer(prompt, post_filter.check)
-        if post_filter.was_cut_off and exchange.with_usage and reply.usage is not None:
-            yield dialect.usage_chunk(post_filter.head, reply.usage)
+        usage = reply.usage if post_filter.was_cut_off else None
+        for chunk in dialect.last_chunks(body, so_far, usage=usage, moderation=None):
+            yield chunk
 
     @staticmethod
     def _choices_of(blocked: Blocked, exchange: Exchange) -> list[int]:
@@ -197,7 +199,7 @@ class Gate:
     async def _checked_whole(self, exchange: Exchange, prompt: PromptCheck, answer: Json) -> Json:
         """A whole answer, with the choices that did not pass replaced."""
         texts: dict[Field, str] = {}
-        for piece in exchange.dialect.pieces(answer):
+        for piece in exchange.dialect.pieces(answer, exchange.call.body):
             texts[piece.field] = texts.get(piece.field, "") + piece.text
         room = asyncio.Semaphore(CHECKS_AT_ONCE)
 
@@ -215,15 +217,10 @@ class Gate:
         self._count_answer(prompt, decisive)
         report = gate_report(prompt, decisive)
         if blocked:
-            names = [name.choice for name in blocked]
-            every = range(exchange.num_choices)
-            out = frozenset(every if None in names else [n for n in names if n is not None])
+            out = frozenset(name.choice for name in blocked)
             failed = decisive is not None and decisive.error is not None
             text = self._options.unchecked_text if failed else self._options.refusal_text
-            if None in names:  # what stands beside the choices goes as well
-                answer = exchange.dialect.refusal(exchange.call.body, text)
-            else:
-                answer = exchange.dialect.blocked_whole(answer, out, text)
+            answer = exchange.dialect.blocked_whole(exchange.call.body, answer, out, text)
         return {**answer, "wardgate": report}
 
     async def _vetted(self, exc: UpstreamRefused, key: str) -> UpstreamRefused:

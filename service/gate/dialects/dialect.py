@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from moderation.content import Content, Part, TextPart
 from service.errors import BadRequest
+from service.event_stream import Framing
 
 Json = dict[str, Any]
 
@@ -42,6 +43,8 @@ class Piece:
 
     field: Field
     text: str
+    is_whole: bool = False
+    """Whether it is all of the text rather than more of it: said at once, or said again."""
 
 
 class Dialect(Protocol):
@@ -49,6 +52,12 @@ class Dialect(Protocol):
 
     endpoint: str
     """Its path under `/v1/`."""
+    last_events: frozenset[str]
+    """See `Call.last_events`."""
+
+    def framing(self) -> Framing:
+        """How the events of one stream are written."""
+        ...
 
     def items(self, body: Json) -> list[Item]:
         """All content of a request, in order.
@@ -67,8 +76,13 @@ class Dialect(Protocol):
         """Choices that the answer will have. Raises `BadRequest`."""
         ...
 
-    def pieces(self, answer: Json) -> list[Piece]:
-        """All texts of an answer, or of a chunk of one."""
+    def pieces(self, answer: Json, body: Json, /) -> list[Piece]:
+        """All texts of an answer, or of a chunk of one, to the request `body`: what it repeats of
+        that is the caller's own.
+
+        Raises:
+            UpstreamBroke: it holds something that cannot be judged.
+        """
         ...
 
     def ended_choices(self, chunk: Json) -> frozenset[int]:
@@ -79,12 +93,41 @@ class Dialect(Protocol):
         """A chunk without these choices; None where nothing is left."""
         ...
 
-    def end_of_choice(self, head: Json, choice: int) -> Json:
-        """The chunk that ends a choice that was blocked; `head` is any chunk of the answer."""
+    def noted(self, so_far: Json, chunk: Json) -> Json:
+        """What has left of an answer, with one more chunk; nothing is `{}`."""
         ...
 
-    def blocked_whole(self, answer: Json, choices: frozenset[int], text: str) -> Json:
-        """A whole answer with these choices replaced by a text."""
+    def cut_off(self, body: Json, so_far: Json, choice: int) -> list[Json]:
+        """The chunks that end a choice that was blocked, after what has left; see `noted`."""
+        ...
+
+    def with_report(self, chunk: Json, report: Json, moderation: Json | None, /) -> Json:
+        """The chunk that ends a choice, with what the gate says of itself.
+
+        Args:
+            chunk: that ends it.
+            report: the field `wardgate`.
+            moderation: the field `moderation`, where it was asked for.
+        """
+        ...
+
+    def last_chunks(
+        self, body: Json, so_far: Json, *, usage: Json | None, moderation: Json | None
+    ) -> list[Json]:
+        """What stands at the end of a stream, in chunks of its own.
+
+        Args:
+            body: of the request.
+            so_far: see `noted`.
+            usage: where the stream was cut off before it was stated, and it is known.
+            moderation: see `with_report`.
+        """
+        ...
+
+    def blocked_whole(
+        self, body: Json, answer: Json, choices: frozenset[int | None], text: str
+    ) -> Json:
+        """A whole answer with these choices replaced by a text; all of it where one is None."""
         ...
 
     def refusal(self, body: Json, text: str) -> Json:
@@ -97,10 +140,6 @@ class Dialect(Protocol):
 
     def whole_of(self, chunks: Sequence[Json], usage: Json | None) -> Json:
         """The whole answer that its chunks make up."""
-        ...
-
-    def usage_chunk(self, head: Json, usage: Json) -> Json:
-        """The chunk that states the usage."""
         ...
 
 
