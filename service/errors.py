@@ -75,8 +75,8 @@ class ContentBlocked(BadRequest):
 
     code = "content_filter"
 
-    def __init__(self, message: str, *, report: dict[str, object]) -> None:
-        super().__init__(message, param="messages")
+    def __init__(self, message: str, *, param: str, report: dict[str, object]) -> None:
+        super().__init__(message, param=param)
         self.report = report
         """What the gate says of the prompt: the field `wardgate` of the error."""
 

@@ -1,4 +1,5 @@
-"""The endpoints that answer, each through the gate: `/v1/chat/completions`, `/v1/completions`."""
+"""The endpoints that answer, each through the gate: `/v1/chat/completions`, `/v1/completions`,
+`/v1/responses`."""
 
 import time
 
@@ -11,6 +12,7 @@ from service.event_stream import EventStream, preceded, with_pauses
 from service.gate.dialects.chat import ChatDialect
 from service.gate.dialects.completions import CompletionsDialect
 from service.gate.dialects.dialect import Dialect
+from service.gate.dialects.responses import ResponsesDialect
 from service.runtime import Runtime, runtime_of
 from service.schemas import ChatRequest, read_json, request_schema
 from service.upstreams.upstream import Call, Json
@@ -28,6 +30,12 @@ async def create_chat_completion(request: Request) -> Response:
 async def create_completion(request: Request) -> Response:
     """The continuation of a prompt; needs an upstream."""
     return await _answer(request, CompletionsDialect())
+
+
+@router.post("/v1/responses")
+async def create_response(request: Request) -> Response:
+    """The next items of a conversation; needs an upstream."""
+    return await _answer(request, ResponsesDialect(runtime_of(request).history))
 
 
 async def _answer(request: Request, dialect: Dialect) -> Response:

@@ -15,6 +15,7 @@ from service.body_limit import InFlight
 from service.errors import NotReady
 from service.gate.checks import Checker
 from service.gate.gate import Gate, GateOptions
+from service.gate.history import History
 from service.gate.pace import Pace
 from service.generation import GenerationScheduler, Generator
 from service.judging import Judging, start_judging
@@ -62,6 +63,8 @@ class Runtime:
         self.policy_set = library.policy_set(settings.policy_set)
         self.metrics = Metrics()
         self.bodies = InFlight(settings.max_bodies_bytes, self.metrics)
+        self.history = History(settings.unseen_history)
+        """Of answers that passed the gate."""
         self.created = int(time.time())
         self.failure: BaseException | None = None
         """Why the models could not be loaded."""

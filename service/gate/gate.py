@@ -125,7 +125,7 @@ class Gate:
         try:
             prompt = await check_prompt(self._checker, exchange.items, key=exchange.call.key)
             if not prompt.passed:
-                self._refuse(prompt)
+                self._refuse(prompt, exchange.dialect.prompt_field)
                 return prompt, None
             try:
                 reply = await (opening or exchange.open())
@@ -137,14 +137,16 @@ class Gate:
             if opening is not None:
                 await _discard(opening)
 
-    def _refuse(self, prompt: PromptCheck) -> None:
+    def _refuse(self, prompt: PromptCheck, field: str) -> None:
         """Counts a prompt that did not pass; raises where the settings ask for an error."""
         assert prompt.decisive is not None, "nothing to check passes"
         error = prompt.decisive.error
         self._count("prompt_failed" if error else "prompt_blocked")
         if self._options.blocked_prompt == "error":
             raise error or ContentBlocked(
-                "the prompt was blocked by the content policy", report=prompt_report(prompt)
+                "the prompt was blocked by the content policy",
+                param=field,
+                report=prompt_report(prompt),
             )
 
     def _refusal_text(self, prompt: PromptCheck) -> str:
@@ -172,6 +174,7 @@ class Gate:
                 if isinstance(event, Passed):
                     so_far = dialect.noted(so_far, event.chunk)
                     if event.is_end:
+                        dialect.passed(event.chunk)
                         report = gate_report(prompt, post_filter.check)
                         yield dialect.with_report(event.chunk, report, None)
                     else:
@@ -188,7 +191,7 @@ class Gate:
             await chunks.aclose()
         self._count_answer(prompt, post_filter.check)
         usage = reply.usage if post_filter.was_cut_off else None
-        for chunk in dialect.last_chunks(body, so_far, usage=usage, moderation=None):
+        for chunk in dialect.last_chunks(body, so_far, usage, None):
             yield chunk
 
     @staticmethod
@@ -221,6 +224,8 @@ class Gate:
             failed = decisive is not None and decisive.error is not None
             text = self._options.unchecked_text if failed else self._options.refusal_text
             answer = exchange.dialect.blocked_whole(exchange.call.body, answer, out, text)
+        else:
+            exchange.dialect.passed(answer)
         return {**answer, "wardgate": report}
 
     async def _vetted(self, exc: UpstreamRefused, key: str) -> UpstreamRefused:

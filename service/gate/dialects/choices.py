@@ -89,7 +89,7 @@ class ChoiceAnswers:
         return {**chunk, "wardgate": report}
 
     def last_chunks(
-        self, body: Json, so_far: Json, *, usage: Json | None, moderation: Json | None
+        self, body: Json, so_far: Json, usage: Json | None, moderation: Json | None, /
     ) -> list[Json]:
         """See `Dialect.last_chunks`."""
         chunk = self._chunk(so_far or self._head(body, self.chunk_object_name), [])
@@ -100,6 +100,9 @@ class ChoiceAnswers:
         if moderation is not None:
             chunks.append({**chunk, "moderation": moderation})
         return chunks
+
+    def passed(self, _: Json, /) -> None:
+        """See `Dialect.passed`: no later request can refer to it."""
 
     def blocked_whole(
         self, body: Json, answer: Json, choices: frozenset[int | None], text: str

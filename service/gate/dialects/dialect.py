@@ -52,6 +52,8 @@ class Dialect(Protocol):
 
     endpoint: str
     """Its path under `/v1/`."""
+    prompt_field: str
+    """The field of a request that holds what is asked."""
     last_events: frozenset[str]
     """See `Call.last_events`."""
 
@@ -72,7 +74,7 @@ class Dialect(Protocol):
         """What the answer is an answer to: shown to the classifier, not judged by it."""
         ...
 
-    def num_choices(self, body: Json) -> int:
+    def num_choices(self, body: Json, /) -> int:
         """Choices that the answer will have. Raises `BadRequest`."""
         ...
 
@@ -97,7 +99,7 @@ class Dialect(Protocol):
         """What has left of an answer, with one more chunk; nothing is `{}`."""
         ...
 
-    def cut_off(self, body: Json, so_far: Json, choice: int) -> list[Json]:
+    def cut_off(self, body: Json, so_far: Json, choice: int, /) -> list[Json]:
         """The chunks that end a choice that was blocked, after what has left; see `noted`."""
         ...
 
@@ -112,7 +114,7 @@ class Dialect(Protocol):
         ...
 
     def last_chunks(
-        self, body: Json, so_far: Json, *, usage: Json | None, moderation: Json | None
+        self, body: Json, so_far: Json, usage: Json | None, moderation: Json | None, /
     ) -> list[Json]:
         """What stands at the end of a stream, in chunks of its own.
 
@@ -124,8 +126,12 @@ class Dialect(Protocol):
         """
         ...
 
+    def passed(self, end: Json, /) -> None:
+        """Notes an answer that has passed: the whole of it, or the chunk that ended it."""
+        ...
+
     def blocked_whole(
-        self, body: Json, answer: Json, choices: frozenset[int | None], text: str
+        self, body: Json, answer: Json, choices: frozenset[int | None], text: str, /
     ) -> Json:
         """A whole answer with these choices replaced by a text; all of it where one is None."""
         ...
@@ -138,7 +144,7 @@ class Dialect(Protocol):
         """The same, streamed."""
         ...
 
-    def whole_of(self, chunks: Sequence[Json], usage: Json | None) -> Json:
+    def whole_of(self, chunks: Sequence[Json], usage: Json | None, /) -> Json:
         """The whole answer that its chunks make up."""
         ...
 
@@ -152,6 +158,11 @@ def list_of_objects(body: Json, name: str) -> list[Json]:
         if not isinstance(entry, dict):
             raise BadRequest(f"{name}[{index}] has to be an object", param=f"{name}[{index}]")
     return value
+
+
+def entries(value: Any) -> list[Json]:
+    """The objects of a list; none where it is no list."""
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def count_of_choices(body: Json) -> int:
