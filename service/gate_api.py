@@ -13,8 +13,17 @@ from service.gate.dialects.chat import ChatDialect
 from service.gate.dialects.completions import CompletionsDialect
 from service.gate.dialects.dialect import Dialect
 from service.gate.dialects.responses import ResponsesDialect
+from service.gate.inline_moderation import InlineModeration
+from service.moderation_api import OPENAI_PREFIXES
 from service.runtime import Runtime, runtime_of
-from service.schemas import ChatRequest, read_json, request_schema
+from service.schemas import (
+    ChatRequest,
+    ModerationModes,
+    WithModeration,
+    checked,
+    read_json,
+    request_schema,
+)
 from service.upstreams.upstream import Call, Json
 
 router = APIRouter()
@@ -42,6 +51,7 @@ async def _answer(request: Request, dialect: Dialect) -> Response:
     runtime = runtime_of(request)
     _ = runtime.gate  # first: a client that cannot be served need not be read
     body = await read_json(request)
+    moderation = _wanted_moderation(body.pop("moderation", None), runtime.settings.model)
     call = Call(
         endpoint=dialect.endpoint,
         body=body,
@@ -51,13 +61,15 @@ async def _answer(request: Request, dialect: Dialect) -> Response:
         last_events=dialect.last_events,
         headers=request.headers,
     )
-    return await unless_caller_leaves(request, _through_gate(runtime, dialect, call))
+    return await unless_caller_leaves(request, _through_gate(runtime, dialect, call, moderation))
 
 
-async def _through_gate(runtime: Runtime, dialect: Dialect, call: Call) -> Response:
+async def _through_gate(
+    runtime: Runtime, dialect: Dialect, call: Call, moderation: InlineModeration | None
+) -> Response:
     gate, settings = runtime.gate, runtime.settings
     upstream = runtime.router.upstream_of(call.body.get("model"))
-    exchange = await gate.prepare(dialect, call, upstream)
+    exchange = await gate.prepare(dialect, call, upstream, moderation)
     if not call.stream:
         return JSONResponse(await gate.whole(exchange))
     values = with_pauses(gate.stream(exchange), settings.keep_alive_s)
@@ -67,6 +79,25 @@ async def _through_gate(runtime: Runtime, dialect: Dialect, call: Call) -> Respo
     while first is None and settings.blocked_prompt == "error":
         first = await anext(values)
     return EventStream(preceded(first, values), dialect.framing())
+
+
+def _wanted_moderation(value: object, model: str) -> InlineModeration | None:
+    """What the field `moderation` asks for. Raises `BadRequest`."""
+    options = checked({"moderation": value}, WithModeration).moderation
+    if options is None:
+        return None
+    if options.model != model and not options.model.startswith(OPENAI_PREFIXES):
+        raise BadRequest(
+            f"no moderation model has that name; known: {model}, omni-moderation-latest",
+            param="moderation.model",
+            code="model_not_found",
+        )
+    modes = options.policy or ModerationModes()
+    return InlineModeration(
+        model=model,
+        blocks_prompt=modes.input is not None and modes.input.mode == "block",
+        blocks_answer=modes.output is not None and modes.output.mode == "block",
+    )
 
 
 def _flag(body: Json, name: str) -> bool:

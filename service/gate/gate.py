@@ -5,7 +5,7 @@ happened.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +15,7 @@ from moderation.errors import ModerationError
 from service.errors import ContentBlocked, UpstreamRefused
 from service.gate.checks import Check, Checker
 from service.gate.dialects.dialect import Dialect, Field, Item, Json
+from service.gate.inline_moderation import InlineModeration, side_of, unanswered
 from service.gate.pace import Pace
 from service.gate.post_filter import Blocked, Passed, PostFilter, read_field
 from service.gate.pre_filter import PromptCheck, check_prompt
@@ -46,6 +47,7 @@ class Exchange:
     items: list[Item]
     asked: str | None
     num_choices: int
+    moderation: InlineModeration | None
     upstream: Upstream
     open: Open
 
@@ -58,13 +60,20 @@ class Gate:
         self._options = options
         self._metrics = metrics
 
-    async def prepare(self, dialect: Dialect, call: Call, upstream: Upstream) -> Exchange:
+    async def prepare(
+        self,
+        dialect: Dialect,
+        call: Call,
+        upstream: Upstream,
+        moderation: InlineModeration | None,
+    ) -> Exchange:
         """Looks a request through; nothing is judged or generated yet.
 
         Args:
             dialect: of the endpoint.
             call: for the upstream.
             upstream: what answers.
+            moderation: what the caller wants to know of the checks.
 
         Raises:
             BadRequest, ContentError: see `Dialect.items` and `Upstream.prepare`.
@@ -76,6 +85,7 @@ class Gate:
             items=await asyncio.to_thread(dialect.items, call.body),
             asked=dialect.asked(call.body),
             num_choices=dialect.num_choices(call.body),
+            moderation=moderation,
             upstream=upstream,
             open=opened,
         )
@@ -90,12 +100,14 @@ class Gate:
         """
         prompt, reply = await self._begin(exchange)
         if reply is None:
-            *first, last = exchange.dialect.refusal_chunks(
-                exchange.call.body, self._refusal_text(prompt)
-            )
+            dialect, body = exchange.dialect, exchange.call.body
+            moderation = _moderation(exchange, prompt, None)
+            *first, last = dialect.refusal_chunks(body, self._refusal_text(prompt))
             for chunk in first:
                 yield chunk
-            yield exchange.dialect.with_report(last, gate_report(prompt, None), None)
+            yield dialect.with_report(last, gate_report(prompt, None), moderation)
+            for chunk in dialect.last_chunks(body, first[0], None, moderation):
+                yield chunk
             return
         try:
             async for chunk in self._filtered(exchange, prompt, reply):
@@ -108,7 +120,8 @@ class Gate:
         prompt, reply = await self._begin(exchange)
         if reply is None:
             answer = exchange.dialect.refusal(exchange.call.body, self._refusal_text(prompt))
-            return {**answer, "wardgate": gate_report(prompt, None)}
+            moderation = _moderation(exchange, prompt, None)
+            return _with_fields(answer, gate_report(prompt, None), moderation)
         try:
             if exchange.upstream.streams_always:
                 chunks = [chunk async for chunk in self._filtered(exchange, prompt, reply)]
@@ -123,7 +136,9 @@ class Gate:
         if self._options.pre_filter == "hidden":
             opening = asyncio.ensure_future(exchange.open())
         try:
-            prompt = await check_prompt(self._checker, exchange.items, key=exchange.call.key)
+            wanted = exchange.moderation
+            checker = self._checker.strict() if wanted and wanted.blocks_prompt else self._checker
+            prompt = await check_prompt(checker, exchange.items, key=exchange.call.key)
             if not prompt.passed:
                 self._refuse(prompt, exchange.dialect.prompt_field)
                 return prompt, None
@@ -158,7 +173,7 @@ class Gate:
     ) -> AsyncGenerator[Json]:
         dialect = exchange.dialect
         post_filter = PostFilter(
-            self._checker,
+            self._answer_checker(exchange),
             dialect,
             self._options.pace,
             body=exchange.call.body,
@@ -176,22 +191,25 @@ class Gate:
                     if event.is_end:
                         dialect.passed(event.chunk)
                         report = gate_report(prompt, post_filter.check)
-                        yield dialect.with_report(event.chunk, report, None)
+                        moderation = _moderation(exchange, prompt, post_filter.checks)
+                        yield dialect.with_report(event.chunk, report, moderation)
                     else:
                         yield event.chunk
                     continue
                 report = gate_report(prompt, post_filter.check)
                 report["blocked"] = block_report(event)
+                moderation = _moderation(exchange, prompt, post_filter.checks)
                 for choice in self._choices_of(event, exchange):
                     *first, last = dialect.cut_off(body, so_far, choice)
                     for chunk in first:
                         yield chunk
-                    yield dialect.with_report(last, report, None)
+                    yield dialect.with_report(last, report, moderation)
         finally:
             await chunks.aclose()
         self._count_answer(prompt, post_filter.check)
         usage = reply.usage if post_filter.was_cut_off else None
-        for chunk in dialect.last_chunks(body, so_far, usage, None):
+        moderation = _moderation(exchange, prompt, post_filter.checks)
+        for chunk in dialect.last_chunks(body, so_far, usage, moderation):
             yield chunk
 
     @staticmethod
@@ -204,12 +222,13 @@ class Gate:
         texts: dict[Field, str] = {}
         for piece in exchange.dialect.pieces(answer, exchange.call.body):
             texts[piece.field] = texts.get(piece.field, "") + piece.text
+        checker = self._answer_checker(exchange)
         room = asyncio.Semaphore(CHECKS_AT_ONCE)
 
         async def check(name: Field, text: str) -> Check:
             async with room:
                 content = Content.response(read_field(name, text), context=exchange.asked)
-                return await self._checker.check_answer(content, key=exchange.call.key)
+                return await checker.check_answer(content, key=exchange.call.key)
 
         said = {name: text for name, text in texts.items() if text.strip()}
         checks = dict(
@@ -226,7 +245,11 @@ class Gate:
             answer = exchange.dialect.blocked_whole(exchange.call.body, answer, out, text)
         else:
             exchange.dialect.passed(answer)
-        return {**answer, "wardgate": report}
+        return _with_fields(answer, report, _moderation(exchange, prompt, list(checks.values())))
+
+    def _answer_checker(self, exchange: Exchange) -> Checker:
+        wanted = exchange.moderation
+        return self._checker.strict() if wanted and wanted.blocks_answer else self._checker
 
     async def _vetted(self, exc: UpstreamRefused, key: str) -> UpstreamRefused:
         """An upstream's refusal, with its words where they pass a check: they may hold content."""
@@ -247,6 +270,27 @@ class Gate:
 
     def _count(self, outcome: str) -> None:
         self._metrics.gate_outcomes.labels(outcome).inc()
+
+
+def _moderation(
+    exchange: Exchange, prompt: PromptCheck, answer: Sequence[Check] | None
+) -> Json | None:
+    """The field `moderation`, where it was asked for; `answer` is None where there is none."""
+    if exchange.moderation is None:
+        return None
+    sides = {
+        "input": side_of(exchange.moderation, prompt.checks),
+        "output": unanswered() if answer is None else side_of(exchange.moderation, answer),
+    }
+    return {
+        name: side if side["type"] == "error" else exchange.dialect.moderation_side(side)
+        for name, side in sides.items()
+    }
+
+
+def _with_fields(answer: Json, report: Json, moderation: Json | None) -> Json:
+    more = {} if moderation is None else {"moderation": moderation}
+    return {**answer, "wardgate": report, **more}
 
 
 def _of_the_longest(checks: dict[Field, Check], texts: dict[Field, str]) -> Check | None:

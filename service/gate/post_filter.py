@@ -138,6 +138,12 @@ class PostFilter:
         return Check(last.passed, last.verdict, failed.error)
 
     @property
+    def checks(self) -> list[Check]:
+        """For each text that was checked, the check that decides on it."""
+        checks = (text.first_failed or text.check for text in self._texts.values())
+        return [check for check in checks if check is not None]
+
+    @property
     def was_cut_off(self) -> bool:
         """Whether every choice was blocked, so that the end of the stream was not read."""
         return self._all_blocked

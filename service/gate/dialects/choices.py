@@ -101,6 +101,10 @@ class ChoiceAnswers:
             chunks.append({**chunk, "moderation": moderation})
         return chunks
 
+    def moderation_side(self, result: Json, /) -> Json:
+        """See `Dialect.moderation_side`."""
+        return {"type": "moderation_results", "model": result["model"], "results": [result]}
+
     def passed(self, _: Json, /) -> None:
         """See `Dialect.passed`: no later request can refer to it."""
 

@@ -126,6 +126,10 @@ class Dialect(Protocol):
         """
         ...
 
+    def moderation_side(self, result: Json, /) -> Json:
+        """A side of the field `moderation`, of its one result."""
+        ...
+
     def passed(self, end: Json, /) -> None:
         """Notes an answer that has passed: the whole of it, or the chunk that ended it."""
         ...

@@ -153,6 +153,10 @@ class ResponsesDialect:
         """See `Dialect.last_chunks`: the last event holds all of it."""
         return []
 
+    def moderation_side(self, result: Json, /) -> Json:
+        """See `Dialect.moderation_side`."""
+        return result
+
     def passed(self, end: Json) -> None:
         """See `Dialect.passed`."""
         response = end.get("response", end)
