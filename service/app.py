@@ -26,6 +26,7 @@ _ROUTES = frozenset(
         "/v1/chat/completions",
         "/v1/completions",
         "/v1/responses",
+        "/v1/images/generations",
         "/v1/models",
     }
 )

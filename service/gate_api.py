@@ -1,5 +1,5 @@
 """The endpoints that answer, each through the gate: `/v1/chat/completions`, `/v1/completions`,
-`/v1/responses`."""
+`/v1/responses`, `/v1/images/generations`."""
 
 import time
 
@@ -47,21 +47,45 @@ async def create_response(request: Request) -> Response:
     return await _answer(request, ResponsesDialect(runtime_of(request).history))
 
 
+@router.post("/v1/images/generations")
+async def create_image(request: Request) -> Response:
+    """Images to a prompt; needs an upstream."""
+    runtime = runtime_of(request)
+    gate = runtime.image_gate
+    call = _call(request, runtime, "images/generations", await read_json(request))
+    upstream = runtime.router.upstream_of(call.body.get("model"))
+
+    async def answer() -> Response:
+        return JSONResponse(await gate.answer(call, upstream))
+
+    return await unless_caller_leaves(request, answer())
+
+
 async def _answer(request: Request, dialect: Dialect) -> Response:
     runtime = runtime_of(request)
     _ = runtime.gate  # first: a client that cannot be served need not be read
     body = await read_json(request)
     moderation = _wanted_moderation(body.pop("moderation", None), runtime.settings.model)
-    call = Call(
-        endpoint=dialect.endpoint,
+    call = _call(request, runtime, dialect.endpoint, body, dialect.last_events)
+    return await unless_caller_leaves(request, _through_gate(runtime, dialect, call, moderation))
+
+
+def _call(
+    request: Request,
+    runtime: Runtime,
+    endpoint: str,
+    body: Json,
+    last_events: frozenset[str] = frozenset(),
+) -> Call:
+    return Call(
+        endpoint=endpoint,
         body=body,
         stream=_flag(body, "stream"),
         key=caller_key(request),
         deadline=time.monotonic() + runtime.settings.generation_deadline_s,
-        last_events=dialect.last_events,
+        last_events=last_events,
         headers=request.headers,
     )
-    return await unless_caller_leaves(request, _through_gate(runtime, dialect, call, moderation))
 
 
 async def _through_gate(

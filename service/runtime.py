@@ -16,6 +16,7 @@ from service.errors import NotReady
 from service.gate.checks import Checker
 from service.gate.gate import Gate, GateOptions
 from service.gate.history import History
+from service.gate.images import ImageGate
 from service.gate.pace import Pace
 from service.generation import GenerationScheduler, Generator
 from service.judging import Judging, start_judging
@@ -78,6 +79,7 @@ class Runtime:
         )
         self._judging: Judging | None = None
         self._gate: Gate | None = None
+        self._image_gate: ImageGate | None = None
         self._servers = [
             OpenAIServer(
                 name,
@@ -125,6 +127,13 @@ class Runtime:
             raise self._not_ready()
         return self._gate
 
+    @property
+    def image_gate(self) -> ImageGate:
+        """The gate for images. Raises `NotReady`."""
+        if self._image_gate is None:
+            raise self._not_ready()
+        return self._image_gate
+
     async def load(self) -> None:
         """Loads the models and starts what runs them; returns when ready or failed."""
         started = time.monotonic()
@@ -145,7 +154,11 @@ class Runtime:
                 )
             if self.has_gate:
                 self.router = self._make_router(in_process)
-                self._gate = self._make_gate(self._judging)
+                checker = Checker(
+                    self._judging, self.policy_set, deadline_s=self.settings.deadline_s
+                )
+                self._gate = self._make_gate(checker)
+                self._image_gate = ImageGate(checker, self.metrics)
         except Exception as exc:
             self.failure = exc
             _log.error("the models could not be loaded", exc_info=exc)
@@ -205,9 +218,8 @@ class Runtime:
             by_model.setdefault(in_process.model_name, in_process)
         return Router(by_model, default)
 
-    def _make_gate(self, judging: Judging) -> Gate:
+    def _make_gate(self, checker: Checker) -> Gate:
         settings = self.settings
-        checker = Checker(judging, self.policy_set, deadline_s=settings.deadline_s)
         options = GateOptions(
             pre_filter=settings.pre_filter,
             pace=Pace(

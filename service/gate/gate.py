@@ -145,7 +145,7 @@ class Gate:
             try:
                 reply = await (opening or exchange.open())
             except UpstreamRefused as exc:
-                raise await self._vetted(exc, exchange.call.key) from exc
+                raise await vetted(self._checker, exc, exchange.call.key) from exc
             opening = None
             return prompt, reply
         finally:
@@ -251,16 +251,6 @@ class Gate:
         wanted = exchange.moderation
         return self._checker.strict() if wanted and wanted.blocks_answer else self._checker
 
-    async def _vetted(self, exc: UpstreamRefused, key: str) -> UpstreamRefused:
-        """An upstream's refusal, with its words where they pass a check: they may hold content."""
-        if not exc.said.strip():
-            return exc
-        try:
-            check = await self._checker.check_answer(Content.response(exc.said), key=key)
-        except ModerationError:
-            return exc
-        return exc.saying() if check.passed and check.error is None else exc
-
     def _count_answer(self, prompt: PromptCheck, check: Check | None) -> None:
         if check is not None and not check.passed:
             self._count("response_failed" if check.error else "response_blocked")
@@ -270,6 +260,17 @@ class Gate:
 
     def _count(self, outcome: str) -> None:
         self._metrics.gate_outcomes.labels(outcome).inc()
+
+
+async def vetted(checker: Checker, exc: UpstreamRefused, key: str) -> UpstreamRefused:
+    """An upstream's refusal, with its words where they pass a check: they may hold content."""
+    if not exc.said.strip():
+        return exc
+    try:
+        check = await checker.check_answer(Content.response(exc.said), key=key)
+    except ModerationError:
+        return exc
+    return exc.saying() if check.passed and check.error is None else exc
 
 
 def _moderation(
