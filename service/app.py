@@ -21,7 +21,16 @@ from service.runtime import Runtime
 
 _log = logging.getLogger(__name__)
 
-_ROUTES = frozenset({"/v1/moderations", "/v1/chat/completions", "/v1/completions", "/v1/models"})
+_ROUTES = frozenset(
+    {
+        "/v1/moderations",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/images/generations",
+        "/v1/models",
+    }
+)
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 

@@ -112,7 +112,6 @@ def _refuse_unsupported(request: ChatRequest) -> None:
         "web_search_options": request.web_search_options is not None,
         "reasoning_effort": request.reasoning_effort not in (None, "none"),
         "verbosity": request.verbosity is not None,
-        "moderation": request.moderation is not None,
     }
     for name, wanted in wants.items():
         if wanted:

@@ -4,9 +4,9 @@ an event once the status has left, and an end."""
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -23,22 +23,49 @@ def line_of(data: Json) -> str:
     return f"data: {json.dumps(data, separators=(',', ':'))}\n\n"
 
 
+class Framing(Protocol):
+    """How the events of one stream are written; made anew for each."""
+
+    end: str
+    """What is written last."""
+
+    def line(self, data: Json) -> str:
+        """An event."""
+        ...
+
+    def error(self, exc: Exception) -> str:
+        """The event that says what went wrong."""
+        ...
+
+
+class DataFraming:
+    """Events without names, and `[DONE]` at the end."""
+
+    end = "data: [DONE]\n\n"
+
+    def line(self, data: Json) -> str:
+        """See `Framing.line`."""
+        return line_of(data)
+
+    def error(self, exc: Exception) -> str:
+        """See `Framing.error`."""
+        return line_of(error_body(exc))
+
+
 class EventStream(StreamingResponse):
     """The events of one answer, which ends when the client does.
 
     The values are closed here, because an iterator that was never begun has no `finally`.
     """
 
-    def __init__(
-        self, values: AsyncGenerator[Json | None], *, line: Callable[[Json], str] = line_of
-    ) -> None:
+    def __init__(self, values: AsyncGenerator[Json | None], framing: Framing) -> None:
         """
         Args:
             values: see `with_pauses`.
-            line: writes an event.
+            framing: writes them.
         """
         super().__init__(
-            _lines(values, line),
+            _lines(values, framing),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )
@@ -52,16 +79,14 @@ class EventStream(StreamingResponse):
             await self._values.aclose()
 
 
-async def _lines(
-    values: AsyncIterator[Json | None], line: Callable[[Json], str]
-) -> AsyncIterator[str]:
+async def _lines(values: AsyncIterator[Json | None], framing: Framing) -> AsyncIterator[str]:
     try:
         async for value in values:
-            yield ": checking\n\n" if value is None else line(value)
+            yield ": checking\n\n" if value is None else framing.line(value)
     except Exception as exc:  # the status line has left: the error has to be an event
         _log.error("a stream ended with an error", exc_info=exc)
-        yield line_of(error_body(exc))
-    yield "data: [DONE]\n\n"
+        yield framing.error(exc)
+    yield framing.end
 
 
 async def with_pauses(values: AsyncGenerator[Json], pause_s: float) -> AsyncGenerator[Json | None]:

@@ -1,4 +1,5 @@
-"""The endpoints that answer, each through the gate: `/v1/chat/completions`, `/v1/completions`."""
+"""The endpoints that answer, each through the gate: `/v1/chat/completions`, `/v1/completions`,
+`/v1/responses`, `/v1/images/generations`."""
 
 import time
 
@@ -11,8 +12,18 @@ from service.event_stream import EventStream, preceded, with_pauses
 from service.gate.dialects.chat import ChatDialect
 from service.gate.dialects.completions import CompletionsDialect
 from service.gate.dialects.dialect import Dialect
+from service.gate.dialects.responses import ResponsesDialect
+from service.gate.inline_moderation import InlineModeration
+from service.moderation_api import OPENAI_PREFIXES
 from service.runtime import Runtime, runtime_of
-from service.schemas import ChatRequest, read_json, request_schema
+from service.schemas import (
+    ChatRequest,
+    ModerationModes,
+    WithModeration,
+    checked,
+    read_json,
+    request_schema,
+)
 from service.upstreams.upstream import Call, Json
 
 router = APIRouter()
@@ -30,25 +41,59 @@ async def create_completion(request: Request) -> Response:
     return await _answer(request, CompletionsDialect())
 
 
+@router.post("/v1/responses")
+async def create_response(request: Request) -> Response:
+    """The next items of a conversation; needs an upstream."""
+    return await _answer(request, ResponsesDialect(runtime_of(request).history))
+
+
+@router.post("/v1/images/generations")
+async def create_image(request: Request) -> Response:
+    """Images to a prompt; needs an upstream."""
+    runtime = runtime_of(request)
+    gate = runtime.image_gate
+    call = _call(request, runtime, "images/generations", await read_json(request))
+    upstream = runtime.router.upstream_of(call.body.get("model"))
+
+    async def answer() -> Response:
+        return JSONResponse(await gate.answer(call, upstream))
+
+    return await unless_caller_leaves(request, answer())
+
+
 async def _answer(request: Request, dialect: Dialect) -> Response:
     runtime = runtime_of(request)
     _ = runtime.gate  # first: a client that cannot be served need not be read
     body = await read_json(request)
-    call = Call(
-        endpoint=dialect.endpoint,
+    moderation = _wanted_moderation(body.pop("moderation", None), runtime.settings.model)
+    call = _call(request, runtime, dialect.endpoint, body, dialect.last_events)
+    return await unless_caller_leaves(request, _through_gate(runtime, dialect, call, moderation))
+
+
+def _call(
+    request: Request,
+    runtime: Runtime,
+    endpoint: str,
+    body: Json,
+    last_events: frozenset[str] = frozenset(),
+) -> Call:
+    return Call(
+        endpoint=endpoint,
         body=body,
         stream=_flag(body, "stream"),
         key=caller_key(request),
         deadline=time.monotonic() + runtime.settings.generation_deadline_s,
+        last_events=last_events,
         headers=request.headers,
     )
-    return await unless_caller_leaves(request, _through_gate(runtime, dialect, call))
 
 
-async def _through_gate(runtime: Runtime, dialect: Dialect, call: Call) -> Response:
+async def _through_gate(
+    runtime: Runtime, dialect: Dialect, call: Call, moderation: InlineModeration | None
+) -> Response:
     gate, settings = runtime.gate, runtime.settings
     upstream = runtime.router.upstream_of(call.body.get("model"))
-    exchange = await gate.prepare(dialect, call, upstream, with_usage=_wants_usage(call.body))
+    exchange = await gate.prepare(dialect, call, upstream, moderation)
     if not call.stream:
         return JSONResponse(await gate.whole(exchange))
     values = with_pauses(gate.stream(exchange), settings.keep_alive_s)
@@ -57,7 +102,26 @@ async def _through_gate(runtime: Runtime, dialect: Dialect, call: Call) -> Respo
     first = await anext(values, None)
     while first is None and settings.blocked_prompt == "error":
         first = await anext(values)
-    return EventStream(preceded(first, values))
+    return EventStream(preceded(first, values), dialect.framing())
+
+
+def _wanted_moderation(value: object, model: str) -> InlineModeration | None:
+    """What the field `moderation` asks for. Raises `BadRequest`."""
+    options = checked({"moderation": value}, WithModeration).moderation
+    if options is None:
+        return None
+    if options.model != model and not options.model.startswith(OPENAI_PREFIXES):
+        raise BadRequest(
+            f"no moderation model has that name; known: {model}, omni-moderation-latest",
+            param="moderation.model",
+            code="model_not_found",
+        )
+    modes = options.policy or ModerationModes()
+    return InlineModeration(
+        model=model,
+        blocks_prompt=modes.input is not None and modes.input.mode == "block",
+        blocks_answer=modes.output is not None and modes.output.mode == "block",
+    )
 
 
 def _flag(body: Json, name: str) -> bool:
@@ -65,8 +129,3 @@ def _flag(body: Json, name: str) -> bool:
     if value is not None and not isinstance(value, bool):
         raise BadRequest(f"{name} has to be true or false", param=name)
     return bool(value)
-
-
-def _wants_usage(body: Json) -> bool:
-    options = body.get("stream_options")
-    return isinstance(options, dict) and bool(options.get("include_usage"))

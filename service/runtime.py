@@ -15,6 +15,8 @@ from service.body_limit import InFlight
 from service.errors import NotReady
 from service.gate.checks import Checker
 from service.gate.gate import Gate, GateOptions
+from service.gate.history import History
+from service.gate.images import ImageGate
 from service.gate.pace import Pace
 from service.generation import GenerationScheduler, Generator
 from service.judging import Judging, start_judging
@@ -62,6 +64,8 @@ class Runtime:
         self.policy_set = library.policy_set(settings.policy_set)
         self.metrics = Metrics()
         self.bodies = InFlight(settings.max_bodies_bytes, self.metrics)
+        self.history = History(settings.unseen_history)
+        """Of answers that passed the gate."""
         self.created = int(time.time())
         self.failure: BaseException | None = None
         """Why the models could not be loaded."""
@@ -76,6 +80,7 @@ class Runtime:
         self._judging: Judging | None = None
         self._checker: Checker | None = None
         self._gate: Gate | None = None
+        self._image_gate: ImageGate | None = None
         self._servers = [
             OpenAIServer(
                 name,
@@ -130,6 +135,13 @@ class Runtime:
             raise self._not_ready()
         return self._gate
 
+    @property
+    def image_gate(self) -> ImageGate:
+        """The gate for images. Raises `NotReady`."""
+        if self._image_gate is None:
+            raise self._not_ready()
+        return self._image_gate
+
     async def load(self) -> None:
         """Loads the models and starts what runs them; returns when ready or failed."""
         started = time.monotonic()
@@ -154,6 +166,7 @@ class Runtime:
             if self.has_gate:
                 self.router = self._make_router(in_process)
                 self._gate = self._make_gate(self._checker)
+                self._image_gate = ImageGate(self._checker, self.metrics)
         except Exception as exc:
             self.failure = exc
             _log.error("the models could not be loaded", exc_info=exc)

@@ -92,6 +92,32 @@ class StreamOptions(Body):
     include_obfuscation: bool | None = None
 
 
+class ModerationMode(Body):
+    """What follows from the result of one side."""
+
+    mode: Literal["score", "block"]
+
+
+class ModerationModes(Body):
+    """One for each side."""
+
+    input: ModerationMode | None = None
+    output: ModerationMode | None = None
+
+
+class ModerationOptions(Body):
+    """The field `moderation` of a request that is answered: results that are wanted with it."""
+
+    model: str = Field(max_length=256)
+    policy: ModerationModes | None = None
+
+
+class WithModeration(Body):
+    """The one field of such a request that is the gate's."""
+
+    moderation: ModerationOptions | None = None
+
+
 class ChatRequest(Body):
     """`POST /v1/chat/completions`: what is honoured, what is ignored as harmless, what is
     refused unless it asks for nothing."""
@@ -136,7 +162,9 @@ class ChatRequest(Body):
     web_search_options: Any = None
     reasoning_effort: Any = None
     verbosity: Any = None
-    moderation: Any = None
+
+    # the gate answers it
+    moderation: ModerationOptions | None = None
 
 
 IGNORED_FIELDS = (

@@ -255,6 +255,13 @@ class Settings(BaseSettings):
     max_new_tokens: int = Field(
         1024, ge=1, description="Most tokens of one completion; also the default of `max_tokens`."
     )
+    unseen_history: Literal["refuse", "pass"] = Field(
+        "refuse",
+        description="What becomes of a request to `/v1/responses` that names content by an id"
+        " (`previous_response_id`, `conversation`, `prompt`, `item_reference`). `refuse`: only"
+        " answers that passed this process are known, all else is refused. `pass`: it reaches the"
+        " upstream unseen.",
+    )
     blocked_prompt: Literal["refusal", "error"] = Field(
         "refusal",
         description="How a blocked prompt is answered: a normal completion with `refusal_text`"

@@ -1,5 +1,6 @@
 """One check of one content at the gate: a verdict, or a failure that the policy set decides on."""
 
+import copy
 import logging
 import time
 from dataclasses import dataclass
@@ -53,6 +54,13 @@ class Checker:
         self._policy_set = policy_set
         self._deadline_s = deadline_s
         self._memory = PassedMemory()
+        self._passing = PASSING
+
+    def strict(self) -> "Checker":
+        """The same checks, where what is flagged does not pass either."""
+        strict = copy.copy(self)
+        strict._passing = frozenset({Action.ALLOW})
+        return strict
 
     async def check(
         self,
@@ -76,7 +84,7 @@ class Checker:
             EngineClosed: the service is stopping.
         """
         if (known := self._memory.recall(content, self._policy_set)) is not None:
-            return Check(True, known)
+            return Check(known.action in self._passing, known)
         try:
             verdict = await self._judging.judge(
                 content,
@@ -91,10 +99,9 @@ class Checker:
             raise  # no failure of the classifier: the policy set's `on_error` is not about these
         except ModerationError as exc:
             return self._failed(exc)
-        passed = verdict.action in PASSING
-        if passed:
+        if verdict.action in PASSING:
             self._memory.remember(content, self._policy_set, verdict)
-        return Check(passed, verdict)
+        return Check(verdict.action in self._passing, verdict)
 
     async def check_answer(
         self, content: Content, *, key: str, growing: GrowingContent | None = None

@@ -5,7 +5,7 @@ happened.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +15,7 @@ from moderation.errors import ModerationError
 from service.errors import ContentBlocked, UpstreamRefused
 from service.gate.checks import Check, Checker
 from service.gate.dialects.dialect import Dialect, Field, Item, Json
+from service.gate.inline_moderation import InlineModeration, side_of, unanswered
 from service.gate.pace import Pace
 from service.gate.post_filter import Blocked, Passed, PostFilter, read_field
 from service.gate.pre_filter import PromptCheck, check_prompt
@@ -46,8 +47,7 @@ class Exchange:
     items: list[Item]
     asked: str | None
     num_choices: int
-    with_usage: bool
-    """Whether a stream ends with the usage."""
+    moderation: InlineModeration | None
     upstream: Upstream
     open: Open
 
@@ -61,7 +61,11 @@ class Gate:
         self._metrics = metrics
 
     async def prepare(
-        self, dialect: Dialect, call: Call, upstream: Upstream, *, with_usage: bool
+        self,
+        dialect: Dialect,
+        call: Call,
+        upstream: Upstream,
+        moderation: InlineModeration | None,
     ) -> Exchange:
         """Looks a request through; nothing is judged or generated yet.
 
@@ -69,7 +73,7 @@ class Gate:
             dialect: of the endpoint.
             call: for the upstream.
             upstream: what answers.
-            with_usage: see `Exchange`.
+            moderation: what the caller wants to know of the checks.
 
         Raises:
             BadRequest, ContentError: see `Dialect.items` and `Upstream.prepare`.
@@ -81,7 +85,7 @@ class Gate:
             items=await asyncio.to_thread(dialect.items, call.body),
             asked=dialect.asked(call.body),
             num_choices=dialect.num_choices(call.body),
-            with_usage=with_usage,
+            moderation=moderation,
             upstream=upstream,
             open=opened,
         )
@@ -96,12 +100,14 @@ class Gate:
         """
         prompt, reply = await self._begin(exchange)
         if reply is None:
-            *first, last = exchange.dialect.refusal_chunks(
-                exchange.call.body, self._refusal_text(prompt)
-            )
+            dialect, body = exchange.dialect, exchange.call.body
+            moderation = _moderation(exchange, prompt, None)
+            *first, last = dialect.refusal_chunks(body, self._refusal_text(prompt))
             for chunk in first:
                 yield chunk
-            yield {**last, "wardgate": gate_report(prompt, None)}
+            yield dialect.with_report(last, gate_report(prompt, None), moderation)
+            for chunk in dialect.last_chunks(body, first[0], None, moderation):
+                yield chunk
             return
         try:
             async for chunk in self._filtered(exchange, prompt, reply):
@@ -114,7 +120,8 @@ class Gate:
         prompt, reply = await self._begin(exchange)
         if reply is None:
             answer = exchange.dialect.refusal(exchange.call.body, self._refusal_text(prompt))
-            return {**answer, "wardgate": gate_report(prompt, None)}
+            moderation = _moderation(exchange, prompt, None)
+            return _with_fields(answer, gate_report(prompt, None), moderation)
         try:
             if exchange.upstream.streams_always:
                 chunks = [chunk async for chunk in self._filtered(exchange, prompt, reply)]
@@ -129,21 +136,23 @@ class Gate:
         if self._options.pre_filter == "hidden":
             opening = asyncio.ensure_future(exchange.open())
         try:
-            prompt = await check_prompt(self._checker, exchange.items, key=exchange.call.key)
+            wanted = exchange.moderation
+            checker = self._checker.strict() if wanted and wanted.blocks_prompt else self._checker
+            prompt = await check_prompt(checker, exchange.items, key=exchange.call.key)
             if not prompt.passed:
-                self._refuse(prompt)
+                self._refuse(prompt, exchange.dialect.prompt_field)
                 return prompt, None
             try:
                 reply = await (opening or exchange.open())
             except UpstreamRefused as exc:
-                raise await self._vetted(exc, exchange.call.key) from exc
+                raise await vetted(self._checker, exc, exchange.call.key) from exc
             opening = None
             return prompt, reply
         finally:
             if opening is not None:
                 await _discard(opening)
 
-    def _refuse(self, prompt: PromptCheck) -> None:
+    def _refuse(self, prompt: PromptCheck, field: str) -> None:
         """Counts a prompt that did not pass; raises where the settings ask for an error."""
         assert prompt.decisive is not None, "nothing to check passes"
         error = prompt.decisive.error
@@ -151,8 +160,8 @@ class Gate:
         if self._options.blocked_prompt == "error":
             raise error or ContentBlocked(
                 "the prompt was blocked by the content policy",
+                param=field,
                 report=prompt_report(prompt),
-                param=prompt.items[len(prompt.checks) - 1].where,
             )
 
     def _refusal_text(self, prompt: PromptCheck) -> str:
@@ -164,32 +173,44 @@ class Gate:
     ) -> AsyncGenerator[Json]:
         dialect = exchange.dialect
         post_filter = PostFilter(
-            self._checker,
+            self._answer_checker(exchange),
             dialect,
             self._options.pace,
+            body=exchange.call.body,
             asked=exchange.asked,
             num_choices=exchange.num_choices,
             key=exchange.call.key,
         )
+        body = exchange.call.body
+        so_far: Json = {}
         chunks = reply.chunks()
         try:
             async for event in post_filter.run(chunks):
                 if isinstance(event, Passed):
+                    so_far = dialect.noted(so_far, event.chunk)
                     if event.is_end:
-                        yield {**event.chunk, "wardgate": gate_report(prompt, post_filter.check)}
+                        dialect.passed(event.chunk)
+                        report = gate_report(prompt, post_filter.check)
+                        moderation = _moderation(exchange, prompt, post_filter.checks)
+                        yield dialect.with_report(event.chunk, report, moderation)
                     else:
                         yield event.chunk
                     continue
                 report = gate_report(prompt, post_filter.check)
                 report["blocked"] = block_report(event)
+                moderation = _moderation(exchange, prompt, post_filter.checks)
                 for choice in self._choices_of(event, exchange):
-                    end = dialect.end_of_choice(post_filter.head, choice)
-                    yield {**end, "wardgate": report}
+                    *first, last = dialect.cut_off(body, so_far, choice)
+                    for chunk in first:
+                        yield chunk
+                    yield dialect.with_report(last, report, moderation)
         finally:
             await chunks.aclose()
         self._count_answer(prompt, post_filter.check)
-        if post_filter.was_cut_off and exchange.with_usage and reply.usage is not None:
-            yield dialect.usage_chunk(post_filter.head, reply.usage)
+        usage = reply.usage if post_filter.was_cut_off else None
+        moderation = _moderation(exchange, prompt, post_filter.checks)
+        for chunk in dialect.last_chunks(body, so_far, usage, moderation):
+            yield chunk
 
     @staticmethod
     def _choices_of(blocked: Blocked, exchange: Exchange) -> list[int]:
@@ -199,14 +220,15 @@ class Gate:
     async def _checked_whole(self, exchange: Exchange, prompt: PromptCheck, answer: Json) -> Json:
         """A whole answer, with the choices that did not pass replaced."""
         texts: dict[Field, str] = {}
-        for piece in exchange.dialect.pieces(answer):
+        for piece in exchange.dialect.pieces(answer, exchange.call.body):
             texts[piece.field] = texts.get(piece.field, "") + piece.text
+        checker = self._answer_checker(exchange)
         room = asyncio.Semaphore(CHECKS_AT_ONCE)
 
         async def check(name: Field, text: str) -> Check:
             async with room:
                 content = Content.response(read_field(name, text), context=exchange.asked)
-                return await self._checker.check_answer(content, key=exchange.call.key)
+                return await checker.check_answer(content, key=exchange.call.key)
 
         said = {name: text for name, text in texts.items() if text.strip()}
         checks = dict(
@@ -217,26 +239,17 @@ class Gate:
         self._count_answer(prompt, decisive)
         report = gate_report(prompt, decisive)
         if blocked:
-            names = [name.choice for name in blocked]
-            every = range(exchange.num_choices)
-            out = frozenset(every if None in names else [n for n in names if n is not None])
+            out = frozenset(name.choice for name in blocked)
             failed = decisive is not None and decisive.error is not None
             text = self._options.unchecked_text if failed else self._options.refusal_text
-            if None in names:  # what stands beside the choices goes as well
-                answer = exchange.dialect.refusal(exchange.call.body, text)
-            else:
-                answer = exchange.dialect.blocked_whole(answer, out, text)
-        return {**answer, "wardgate": report}
+            answer = exchange.dialect.blocked_whole(exchange.call.body, answer, out, text)
+        else:
+            exchange.dialect.passed(answer)
+        return _with_fields(answer, report, _moderation(exchange, prompt, list(checks.values())))
 
-    async def _vetted(self, exc: UpstreamRefused, key: str) -> UpstreamRefused:
-        """An upstream's refusal, with its words where they pass a check: they may hold content."""
-        if not exc.said.strip():
-            return exc
-        try:
-            check = await self._checker.check_answer(Content.response(exc.said), key=key)
-        except ModerationError:
-            return exc
-        return exc.saying() if check.passed and check.error is None else exc
+    def _answer_checker(self, exchange: Exchange) -> Checker:
+        wanted = exchange.moderation
+        return self._checker.strict() if wanted and wanted.blocks_answer else self._checker
 
     def _count_answer(self, prompt: PromptCheck, check: Check | None) -> None:
         if check is not None and not check.passed:
@@ -247,6 +260,38 @@ class Gate:
 
     def _count(self, outcome: str) -> None:
         self._metrics.gate_outcomes.labels(outcome).inc()
+
+
+async def vetted(checker: Checker, exc: UpstreamRefused, key: str) -> UpstreamRefused:
+    """An upstream's refusal, with its words where they pass a check: they may hold content."""
+    if not exc.said.strip():
+        return exc
+    try:
+        check = await checker.check_answer(Content.response(exc.said), key=key)
+    except ModerationError:
+        return exc
+    return exc.saying() if check.passed and check.error is None else exc
+
+
+def _moderation(
+    exchange: Exchange, prompt: PromptCheck, answer: Sequence[Check] | None
+) -> Json | None:
+    """The field `moderation`, where it was asked for; `answer` is None where there is none."""
+    if exchange.moderation is None:
+        return None
+    sides = {
+        "input": side_of(exchange.moderation, prompt.checks),
+        "output": unanswered() if answer is None else side_of(exchange.moderation, answer),
+    }
+    return {
+        name: side if side["type"] == "error" else exchange.dialect.moderation_side(side)
+        for name, side in sides.items()
+    }
+
+
+def _with_fields(answer: Json, report: Json, moderation: Json | None) -> Json:
+    more = {} if moderation is None else {"moderation": moderation}
+    return {**answer, "wardgate": report, **more}
 
 
 def _of_the_longest(checks: dict[Field, Check], texts: dict[Field, str]) -> Check | None:

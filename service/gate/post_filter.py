@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from moderation.content import Content
 from moderation.growing import GrowingContent
 from service.gate.checks import Check, Checker
-from service.gate.dialects.dialect import ChunkReader, Field, Json
+from service.gate.dialects.dialect import ChunkReader, Field, Json, Piece
 from service.gate.pace import Pace
 from service.gate.strings import unescaped
 
@@ -62,6 +62,8 @@ class _Text:
     first_failed: Check | None = None
     """Without a verdict; what it let through stays visible to the end."""
     growing: GrowingContent = field(default_factory=GrowingContent)
+    is_whole: bool = False
+    """Whether the answer said so: no more of it is expected."""
 
     @property
     def unchecked(self) -> str:
@@ -91,6 +93,7 @@ class PostFilter:
         reader: ChunkReader,
         pace: Pace,
         *,
+        body: Json,
         asked: str | None,
         num_choices: int,
         key: str,
@@ -100,6 +103,7 @@ class PostFilter:
             checker: what checks the texts.
             reader: of the answer's chunks.
             pace: how often, and what leaves before.
+            body: of the request.
             asked: what it is an answer to.
             num_choices: that the answer has.
             key: who asks; see `Caller`.
@@ -107,6 +111,7 @@ class PostFilter:
         self._checker = checker
         self._reader = reader
         self._pace = pace
+        self._body = body
         self._asked = asked
         self._num_choices = num_choices
         self._key = key
@@ -118,8 +123,6 @@ class PostFilter:
         self._ended = False
         self._idle = False
         self._decisive: Check | None = None
-        self.head: Json = {}
-        """The first chunk that came."""
 
     @property
     def check(self) -> Check | None:
@@ -133,6 +136,12 @@ class PostFilter:
         if last is None or failed is None:
             return last
         return Check(last.passed, last.verdict, failed.error)
+
+    @property
+    def checks(self) -> list[Check]:
+        """For each text that was checked, the check that decides on it."""
+        checks = (text.first_failed or text.check for text in self._texts.values())
+        return [check for check in checks if check is not None]
 
     @property
     def was_cut_off(self) -> bool:
@@ -195,18 +204,36 @@ class PostFilter:
         return sum(len(text.unchecked) for text in self._texts.values()) < MAX_UNCHECKED_CHARS
 
     def _add(self, chunk: Json) -> None:
-        self.head = self.head or chunk
         left = self._reader.without(chunk, self._blocked)
         if left is None:
             return
-        lengths = {}
-        for piece in self._reader.pieces(left):
-            text = self._texts.setdefault(piece.field, _Text())
-            text.text += piece.text
-            lengths[piece.field] = len(text.text)
+        lengths: dict[Field, int] = {}
+        for piece in self._reader.pieces(left, self._body):
+            name = self._restated(piece) if piece.is_whole else piece.field
+            text = self._texts.setdefault(name, _Text())
+            if not piece.is_whole:
+                text.text += piece.text
+            elif len(piece.text) > len(text.text):
+                text.text = piece.text
+            text.is_whole = piece.is_whole
+            length = len(piece.text if piece.is_whole else text.text)
+            lengths[name] = max(length, lengths.get(name, 0))
         ended = self._reader.ended_choices(left)
         self._finished |= ended
         self._held.append(_Held(left, lengths, ended))
+
+    def _restated(self, piece: Piece) -> Field:
+        """The text that a whole one is, or goes on with: what was checked of it is not checked
+        again. Where it is another than was said in its place, it is a text of its own."""
+        name = piece.field
+        number = 1
+        while name in self._texts:
+            known = self._texts[name].text
+            if known.startswith(piece.text) or piece.text.startswith(known):
+                break
+            number += 1
+            name = Field(piece.field.choice, f"{piece.field.name}, version {number}")
+        return name
 
     def _due(self) -> dict[Field, int]:
         """What to check now, up to which length: all that is unchecked once any of it is due."""
@@ -223,7 +250,7 @@ class PostFilter:
         return [(f, t) for f, t in self._texts.items() if f.choice not in self._blocked]
 
     def _is_complete(self, name: Field) -> bool:
-        return self._ended or name.choice in self._finished
+        return self._ended or name.choice in self._finished or self._texts[name].is_whole
 
     async def _check(self, due: dict[Field, int]) -> list[tuple[Field, int, Check]]:
         checks = await asyncio.gather(*(self._check_text(f, length) for f, length in due.items()))
@@ -267,7 +294,7 @@ class PostFilter:
                 if not self._may_leave(held):
                     break
                 for name, length in held.lengths.items():
-                    self._texts[name].released = length
+                    self._texts[name].released = max(length, self._texts[name].released)
                 is_end = bool(held.ended) and self._is_last_end()
                 out.append(Passed(left, is_end))
             self._held.popleft()
@@ -293,9 +320,9 @@ class PostFilter:
         text = self._texts[name]
         if name.choice in self._blocked:
             return len(text.text)  # nothing of it leaves anyway
-        if not self._is_complete(name):
-            return text.checked - self._pace.hold_back_chars
-        return text.checked if text.unchecked.strip() else len(text.text)
+        if self._is_complete(name) and not text.unchecked.strip():
+            return len(text.text)
+        return text.checked - self._pace.hold_back_chars
 
 
 def read_field(name: Field, text: str) -> str:

@@ -157,19 +157,22 @@ class _ServerReply:
             while True:
                 async with asyncio.timeout(_seconds_left(self._call)):
                     event = await anext(events)
-                if event.data == "[DONE]":
+                if event.data == "[DONE]" and not self._call.last_events:
                     return
-                if not event.data:
+                if event.data in ("", "[DONE]"):
                     continue
                 chunk = self._parsed(event.data)
-                if isinstance(chunk.get("error"), (dict, str)):
+                if isinstance(chunk.get("error"), (dict, str)) or chunk.get("type") == "error":
                     raise UpstreamBroke(f"the upstream {self._name} ended its stream with an error")
                 if isinstance(usage := chunk.get("usage"), dict):
                     self.usage = usage
                 yield chunk
+                if chunk.get("type") in self._call.last_events:
+                    return
         except StopAsyncIteration:
+            end = "its last event" if self._call.last_events else "[DONE]"
             raise UpstreamBroke(
-                f"the upstream {self._name} ended its stream without [DONE]; the answer may not be"
+                f"the upstream {self._name} ended its stream without {end}; the answer may not be"
                 " whole"
             ) from None
         except SSEError as exc:

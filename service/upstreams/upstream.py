@@ -21,6 +21,8 @@ class Call:
     """Who asks; see `moderation.caller.Caller`."""
     deadline: float
     """`time.monotonic()` by which the whole answer has come."""
+    last_events: frozenset[str] = frozenset()
+    """Types of the events that end a stream; where there are none, `[DONE]` ends it."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Of the caller's request: those that are the upstream's business."""
 

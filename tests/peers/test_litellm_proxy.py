@@ -1,10 +1,12 @@
 """A real LiteLLM proxy that asks Wardgate, through its generic guardrail API, about every call."""
 
 import os
+import secrets
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -18,6 +20,7 @@ from tests.service.upstream_server import Json, Told, completion, upstream_serve
 
 pytestmark = pytest.mark.peer
 
+KEY = f"sk-{secrets.token_hex(32)}"
 CONFIG = """\
 model_list:
   - model_name: scripted
@@ -66,6 +69,7 @@ def url(told: Told, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
                 [str(python.parent / "litellm"), "--config", str(config), "--port", str(port)],
                 stdout=log,
                 stderr=log,
+                env={**os.environ, "LITELLM_MASTER_KEY": KEY},
                 start_new_session=True,
             )
         try:
@@ -73,7 +77,8 @@ def url(told: Told, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
             _wait(base, proxy, folder / "log")
             yield base
         finally:
-            os.killpg(proxy.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may have ended by itself
+                os.killpg(proxy.pid, signal.SIGKILL)
             proxy.wait()
 
 
@@ -91,7 +96,8 @@ def _wait(base: str, proxy: "subprocess.Popen[bytes]", log: Path) -> None:
 
 def ask(url: str, text: str) -> httpx.Response:
     body = {"model": "scripted", "messages": [{"role": "user", "content": text}]}
-    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
+    headers = {"Authorization": f"Bearer {KEY}"}
+    return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=60)
 
 
 def test_what_passes_is_answered(url: str) -> None:

@@ -181,6 +181,7 @@ def _library() -> PolicyLibrary:
                 *rules(Action.BLOCK),
             ),
         ),
+        PolicySet(id="reading", version=1, policies=rules(), on_incomplete="allow"),
     ]
     return replace(built_in, sets={**built_in.sets, **{item.id: item for item in more}})
 

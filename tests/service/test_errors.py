@@ -109,7 +109,9 @@ def test_the_words_of_foreign_exceptions_stay_inside() -> None:
 
 
 def test_a_blocked_prompt_reports_the_verdict() -> None:
-    error = error_body(ContentBlocked("blocked", report={"passed": False}))["error"]
+    error = error_body(ContentBlocked("blocked", param="messages", report={"passed": False}))[
+        "error"
+    ]
     assert error == {
         "message": "blocked",
         "type": "invalid_request_error",

@@ -147,4 +147,5 @@ def upstream_server(told: Told) -> Iterator[str]:
 
 
 def _event(data: Json) -> bytes:
-    return f"data: {json.dumps(data)}\n\n".encode()
+    name = f"event: {data['type']}\n" if "type" in data else ""
+    return f"{name}data: {json.dumps(data)}\n\n".encode()

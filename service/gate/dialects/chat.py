@@ -1,10 +1,8 @@
 """`/v1/chat/completions`."""
 
-from typing import Any
-
-from moderation.content import Content, ImagePart, Part
+from moderation.content import Content, Part
 from policies import Surface
-from service.errors import BadRequest, UnsupportedInput
+from service.errors import UnsupportedInput
 from service.gate.dialects.choices import ChoiceAnswers
 from service.gate.dialects.dialect import (
     Item,
@@ -14,19 +12,15 @@ from service.gate.dialects.dialect import (
     parts_of,
 )
 from service.gate.dialects.other_fields import item_of_other_fields, item_of_tools
+from service.gate.dialects.parts import NAMES, read_parts
 from service.gate.strings import strings, unescaped
-from service.moderation_input import decode_data_url
-
-_TEXTS = {"text": "text", "refusal": "refusal", "input_text": "text", "output_text": "text"}
-"""Parts of a message that are text, and the field that holds it."""
-_FILES = ("image_url", "video_url")
-_NAMES = frozenset({"id", "role", "tool_call_id", "type"})
 
 
 class ChatDialect(ChoiceAnswers):
     """See `Dialect`."""
 
     endpoint = "chat/completions"
+    prompt_field = "messages"
     object_name = "chat.completion"
     chunk_object_name = "chat.completion.chunk"
     id_prefix = "chatcmpl"
@@ -92,49 +86,10 @@ class ChatDialect(ChoiceAnswers):
 
 def _read(message: Json, where: str) -> tuple[str, list[Part]]:
     """What a message says, line by line as the generator reads it, and the files it holds."""
-    content = message.get("content")
-    texts: list[str] = []
-    files: list[Part] = []
-    if isinstance(content, str):
-        texts.append(content)
-    elif isinstance(content, list):
-        for index, part in enumerate(content):
-            _read_part(part, f"{where}.content[{index}]", texts, files)
-    elif content is not None:
-        raise BadRequest(
-            f"{where}.content has to be a text or a list of parts", param=f"{where}.content"
-        )
+    texts, files = read_parts(message.get("content"), f"{where}.content")
     if isinstance(refusal := message.get("refusal"), str):
         texts.append(refusal)
     return "\n".join(text for text in texts if text), files
-
-
-def _read_part(part: Any, where: str, texts: list[str], files: list[Part]) -> None:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if kind in _TEXTS:
-        text = part.get(_TEXTS[kind])
-        if not isinstance(text, str):
-            raise BadRequest(f"{where}.{_TEXTS[kind]} has to be a text", param=where)
-        rest = {name: value for name, value in part.items() if name != _TEXTS[kind]}
-        texts += [text, *(leaf.text for leaf in strings(rest, names=_NAMES))]
-    elif kind in _FILES:
-        file = part.get(kind)
-        url = file.get("url") if isinstance(file, dict) else file
-        if not isinstance(url, str):
-            raise BadRequest(f"{where}.{kind}.url has to be a data URL", param=where)
-        files.append(ImagePart(decode_data_url(url, f"{where}.{kind}.url")))
-        rest = {
-            **{name: value for name, value in part.items() if name != kind},
-            **({k: v for k, v in file.items() if k != "url"} if isinstance(file, dict) else {}),
-        }
-        texts += [leaf.text for leaf in strings(rest, names=_NAMES | {"detail"})]
-    else:
-        raise UnsupportedInput(
-            f"{where} is of a kind that cannot be checked; expected"
-            f" {', '.join((*_TEXTS, *_FILES))}",
-            param=where,
-            code="unsupported_part",
-        )
 
 
 def _beside(message: Json) -> str:
@@ -142,4 +97,4 @@ def _beside(message: Json) -> str:
     rest = {k: v for k, v in message.items() if k not in ("content", "refusal")}
     if rest.get("audio") is not None:
         raise UnsupportedInput("audio in messages cannot be checked here", param="messages")
-    return "\n".join(unescaped(leaf.text) for leaf in strings(rest, names=_NAMES))
+    return "\n".join(unescaped(leaf.text) for leaf in strings(rest, names=NAMES))

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from service.event_stream import DataFraming, Framing
 from service.gate.dialects.dialect import Field, Json, Piece, choices_of
 from service.gate.strings import Leaf, strings
 
@@ -37,8 +38,13 @@ class ChoiceAnswers:
     inside: frozenset[str]
     """Fields of a choice that hold its content: `message` of a whole one is `delta` in a chunk, so
     that neither belongs to the name of a field."""
+    last_events: frozenset[str] = frozenset()
 
-    def pieces(self, answer: Json) -> list[Piece]:
+    def framing(self) -> Framing:
+        """See `Dialect.framing`."""
+        return DataFraming()
+
+    def pieces(self, answer: Json, _: Json, /) -> list[Piece]:
         """See `Dialect.pieces`."""
         beside = {key: value for key, value in answer.items() if key != "choices"}
         found = [
@@ -69,12 +75,45 @@ class ChoiceAnswers:
         left = [choice for index, choice in choices_of(chunk) if index not in choices]
         return {**chunk, "choices": left} if left else None
 
-    def end_of_choice(self, head: Json, choice: int) -> Json:
-        """See `Dialect.end_of_choice`."""
-        return self._chunk(head, [self._end(choice)])
+    def noted(self, so_far: Json, chunk: Json) -> Json:
+        """See `Dialect.noted`: the first chunk has all that others are made of."""
+        return so_far or chunk
 
-    def blocked_whole(self, answer: Json, choices: frozenset[int], text: str) -> Json:
+    def cut_off(self, body: Json, so_far: Json, choice: int) -> list[Json]:
+        """See `Dialect.cut_off`."""
+        head = so_far or self._head(body, self.chunk_object_name)
+        return [self._chunk(head, [self._end(choice)])]
+
+    def with_report(self, chunk: Json, report: Json, _: Json | None, /) -> Json:
+        """See `Dialect.with_report`; `moderation` has a chunk of its own."""
+        return {**chunk, "wardgate": report}
+
+    def last_chunks(
+        self, body: Json, so_far: Json, usage: Json | None, moderation: Json | None, /
+    ) -> list[Json]:
+        """See `Dialect.last_chunks`."""
+        chunk = self._chunk(so_far or self._head(body, self.chunk_object_name), [])
+        options = body.get("stream_options")
+        chunks = []
+        if usage is not None and isinstance(options, dict) and options.get("include_usage"):
+            chunks.append({**chunk, "usage": usage})
+        if moderation is not None:
+            chunks.append({**chunk, "moderation": moderation})
+        return chunks
+
+    def moderation_side(self, result: Json, /) -> Json:
+        """See `Dialect.moderation_side`."""
+        return {"type": "moderation_results", "model": result["model"], "results": [result]}
+
+    def passed(self, _: Json, /) -> None:
+        """See `Dialect.passed`: no later request can refer to it."""
+
+    def blocked_whole(
+        self, body: Json, answer: Json, choices: frozenset[int | None], text: str
+    ) -> Json:
         """See `Dialect.blocked_whole`."""
+        if None in choices:  # what stands beside the choices goes as well
+            return self.refusal(body, text)
         made = [
             self._choice(index, text, "content_filter") if index in choices else choice
             for index, choice in choices_of(answer)
@@ -109,10 +148,6 @@ class ChoiceAnswers:
         made = [self._choice(index, text, reasons[index]) for index, text in said.items()]
         head = {name: chunks[0][name] for name in ("id", "created", "model")}
         return {**head, "object": self.object_name, "choices": made, "usage": usage, **beside}
-
-    def usage_chunk(self, head: Json, usage: Json) -> Json:
-        """See `Dialect.usage_chunk`."""
-        return {**self._chunk(head, []), "usage": usage}
 
     def _text_of(self, choice: Json) -> str:
         raise NotImplementedError

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from moderation.content import Content, Part, TextPart
 from service.errors import BadRequest
+from service.event_stream import Framing
 
 Json = dict[str, Any]
 
@@ -47,13 +48,20 @@ class Piece:
 
     field: Field
     text: str
+    is_whole: bool = False
+    """Whether it is all of the text rather than more of it: said at once, or said again."""
 
 
 class ChunkReader(Protocol):
     """How the chunks of an answer are read."""
 
-    def pieces(self, chunk: Json, /) -> list[Piece]:
-        """All texts of a chunk, or of a whole answer."""
+    def pieces(self, answer: Json, body: Json, /) -> list[Piece]:
+        """All texts of an answer, or of a chunk of one, to the request `body`: what it repeats of
+        that is the caller's own.
+
+        Raises:
+            UpstreamBroke: it holds something that cannot be judged.
+        """
         ...
 
     def ended_choices(self, chunk: Json, /) -> frozenset[int]:
@@ -70,6 +78,14 @@ class Dialect(ChunkReader, Protocol):
 
     endpoint: str
     """Its path under `/v1/`."""
+    prompt_field: str
+    """The field of a request that holds what is asked."""
+    last_events: frozenset[str]
+    """See `Call.last_events`."""
+
+    def framing(self) -> Framing:
+        """How the events of one stream are written."""
+        ...
 
     def items(self, body: Json) -> list[Item]:
         """All content of a request, in order.
@@ -84,16 +100,53 @@ class Dialect(ChunkReader, Protocol):
         """What the answer is an answer to: shown to the classifier, not judged by it."""
         ...
 
-    def num_choices(self, body: Json) -> int:
+    def num_choices(self, body: Json, /) -> int:
         """Choices that the answer will have. Raises `BadRequest`."""
         ...
 
-    def end_of_choice(self, head: Json, choice: int) -> Json:
-        """The chunk that ends a choice that was blocked; `head` is any chunk of the answer."""
+    def noted(self, so_far: Json, chunk: Json) -> Json:
+        """What has left of an answer, with one more chunk; nothing is `{}`."""
         ...
 
-    def blocked_whole(self, answer: Json, choices: frozenset[int], text: str) -> Json:
-        """A whole answer with these choices replaced by a text."""
+    def cut_off(self, body: Json, so_far: Json, choice: int, /) -> list[Json]:
+        """The chunks that end a choice that was blocked, after what has left; see `noted`."""
+        ...
+
+    def with_report(self, chunk: Json, report: Json, moderation: Json | None, /) -> Json:
+        """The chunk that ends a choice, with what the gate says of itself.
+
+        Args:
+            chunk: that ends it.
+            report: the field `wardgate`.
+            moderation: the field `moderation`, where it was asked for.
+        """
+        ...
+
+    def last_chunks(
+        self, body: Json, so_far: Json, usage: Json | None, moderation: Json | None, /
+    ) -> list[Json]:
+        """What stands at the end of a stream, in chunks of its own.
+
+        Args:
+            body: of the request.
+            so_far: see `noted`.
+            usage: where the stream was cut off before it was stated, and it is known.
+            moderation: see `with_report`.
+        """
+        ...
+
+    def moderation_side(self, result: Json, /) -> Json:
+        """A side of the field `moderation`, of its one result."""
+        ...
+
+    def passed(self, end: Json, /) -> None:
+        """Notes an answer that has passed: the whole of it, or the chunk that ended it."""
+        ...
+
+    def blocked_whole(
+        self, body: Json, answer: Json, choices: frozenset[int | None], text: str, /
+    ) -> Json:
+        """A whole answer with these choices replaced by a text; all of it where one is None."""
         ...
 
     def refusal(self, body: Json, text: str) -> Json:
@@ -104,12 +157,8 @@ class Dialect(ChunkReader, Protocol):
         """The same, streamed."""
         ...
 
-    def whole_of(self, chunks: Sequence[Json], usage: Json | None) -> Json:
+    def whole_of(self, chunks: Sequence[Json], usage: Json | None, /) -> Json:
         """The whole answer that its chunks make up."""
-        ...
-
-    def usage_chunk(self, head: Json, usage: Json) -> Json:
-        """The chunk that states the usage."""
         ...
 
 
@@ -122,6 +171,11 @@ def list_of_objects(body: Json, name: str) -> list[Json]:
         if not isinstance(entry, dict):
             raise BadRequest(f"{name}[{index}] has to be an object", param=f"{name}[{index}]")
     return value
+
+
+def entries(value: Any) -> list[Json]:
+    """The objects of a list; none where it is no list."""
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def count_of_choices(body: Json) -> int:

@@ -1,0 +1,158 @@
+"""`/v1/images/generations`: the prompt is judged as a prompt, each image before it leaves.
+
+An image is whole or not at all, and its answer has no place for words: so nothing is streamed, and
+a prompt that does not pass is an error. The server never sees it, because images are dear.
+"""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Sequence
+
+from moderation.content import Content, ImagePart
+from policies import Surface
+from service.errors import (
+    BadRequest,
+    ContentBlocked,
+    UnsupportedInput,
+    UpstreamBroke,
+    UpstreamRefused,
+)
+from service.gate.checks import Check, Checker
+from service.gate.dialects.dialect import Item, Json, parts_of
+from service.gate.dialects.other_fields import item_of_other_fields
+from service.gate.gate import CHECKS_AT_ONCE, vetted
+from service.gate.pre_filter import PromptCheck, check_prompt
+from service.gate.report import check_report, gate_report, prompt_report
+from service.gate.strings import strings
+from service.metrics import Metrics
+from service.upstreams.upstream import Call, Upstream
+
+_NAMES = frozenset({"background", "output_format", "quality", "size"})
+
+
+class ImageGate:
+    """Upstreams that make images, behind a classifier."""
+
+    def __init__(self, checker: Checker, metrics: Metrics) -> None:
+        self._checker = checker
+        self._metrics = metrics
+
+    async def answer(self, call: Call, upstream: Upstream) -> Json:
+        """The answer with the images that passed; the others' entries say `content_filter`.
+
+        Raises:
+            BadRequest, UnsupportedInput: the request has another form, or asks for what cannot be
+                checked.
+            ContentBlocked: the prompt did not pass.
+            ModerationError: there is no verdict on the prompt, and the policy set closes.
+            ServiceError: the upstream failed, or answered with what cannot be checked.
+        """
+        begin = await upstream.prepare(call)
+        items = _items(call.body)
+        prompt = await check_prompt(self._checker, items, key=call.key)
+        if not prompt.passed:
+            assert prompt.decisive is not None, "nothing to check passes"
+            self._count("prompt_failed" if prompt.decisive.error else "prompt_blocked")
+            raise prompt.decisive.error or ContentBlocked(
+                "the prompt was blocked by the content policy",
+                param="prompt",
+                report=prompt_report(prompt),
+            )
+        try:
+            reply = await begin()
+        except UpstreamRefused as exc:
+            raise await vetted(self._checker, exc, call.key) from exc
+        try:
+            return await self._checked(call, prompt, await reply.whole())
+        finally:
+            await reply.close()
+
+    async def _checked(self, call: Call, prompt: PromptCheck, answer: Json) -> Json:
+        entries = answer.get("data")
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise UpstreamBroke("the upstream did not answer with a list of images")
+        beside = {name: value for name, value in answer.items() if name != "data"}
+        asked = call.body["prompt"]
+        contents = [_content(entry, asked, f"data[{i}]") for i, entry in enumerate(entries)]
+        contents.append(_content(beside, asked, ""))
+        *checks, rest = await self._checks(contents, call.key)
+        if rest is not None and not rest.passed:  # what stands beside the images goes with them
+            beside, checks = {}, [rest] * len(entries)
+        made = [
+            entry if check is None or check.passed else _filtered(check)
+            for entry, check in zip(entries, checks, strict=True)
+        ]
+        every = [check for check in (*checks, rest) if check is not None]
+        decisive = _worst(every)
+        self._count_answer(prompt, decisive)
+        return {**beside, "data": made, "wardgate": gate_report(prompt, decisive)}
+
+    async def _checks(self, contents: Sequence[Content | None], key: str) -> list[Check | None]:
+        room = asyncio.Semaphore(CHECKS_AT_ONCE)
+
+        async def check(content: Content | None) -> Check | None:
+            if content is None:
+                return None
+            async with room:
+                return await self._checker.check_answer(content, key=key)
+
+        return await asyncio.gather(*(check(content) for content in contents))
+
+    def _count_answer(self, prompt: PromptCheck, worst: Check | None) -> None:
+        if worst is not None and not worst.passed:
+            self._count("response_failed" if worst.error else "response_blocked")
+        elif any(check.error for check in (*prompt.checks, *([worst] if worst else []))):
+            self._count("passed_unchecked")
+        else:
+            self._count("passed")
+
+    def _count(self, outcome: str) -> None:
+        self._metrics.gate_outcomes.labels(outcome).inc()
+
+
+def _items(body: Json) -> list[Item]:
+    text = body.get("prompt")
+    if not isinstance(text, str) or not text.strip():
+        raise BadRequest("prompt has to be a text that says something", param="prompt")
+    if body.get("stream"):
+        raise UnsupportedInput(
+            "images that are not finished cannot be checked; leave stream out", param="stream"
+        )
+    if body.get("response_format") == "url":
+        raise UnsupportedInput(
+            "images are not fetched from URLs to be checked; ask for b64_json",
+            param="response_format",
+        )
+    others = item_of_other_fields(body, known=("prompt",))
+    return [Item("prompt", Content.prompt(text)), *([others] if others else [])]
+
+
+def _content(entry: Json, asked: str, where: str) -> Content | None:
+    """An image with the words beside it; None where there is neither."""
+    if entry.get("url") is not None:
+        raise UnsupportedInput(
+            "the upstream answered with the URL of an image, which is not fetched to be checked;"
+            " ask for response_format b64_json",
+            param="response_format",
+        )
+    files = []
+    if isinstance(data := entry.get("b64_json"), str):
+        try:
+            files.append(ImagePart(base64.b64decode(data, validate=True)))
+        except (binascii.Error, ValueError) as exc:
+            raise UpstreamBroke(f"the upstream sent no valid base64 in {where}.b64_json") from exc
+    rest = {k: v for k, v in entry.items() if k != "b64_json" or not files}
+    texts = [leaf.text for leaf in strings(rest, names=_NAMES)]
+    parts = (*parts_of("\n".join(texts)), *files)
+    return Content(surface=Surface.RESPONSE, parts=parts, context=asked) if parts else None
+
+
+def _filtered(check: Check) -> Json:
+    return {"b64_json": None, "finish_reason": "content_filter", "wardgate": check_report(check)}
+
+
+def _worst(checks: Sequence[Check]) -> Check | None:
+    """The check that did not pass, else one without a verdict, else the last."""
+    ordered = sorted(checks, key=lambda check: (not check.passed, check.error is not None))
+    return ordered[-1] if ordered else None
