@@ -1,0 +1,60 @@
+"""What small recognisers find in a picture, written as a text that a classifier of texts judges.
+
+The one place of these words: the service writes them, and training learns them. Knows nothing of
+how the findings came about, of policies or of models.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+MIN_PROBABILITY = 0.05
+"""Of a tag that is written: lower ones are mostly wrong."""
+MAX_TAGS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """What a picture may show."""
+
+    label: str
+    """One of `labels()`."""
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What was found in one picture."""
+
+    tags: Sequence[Tag]
+    """In any order, unlikely ones among them."""
+    nudity: float
+    """Probability in [0, 1] of nakedness meant to arouse."""
+    text: str = ""
+    """What was read in it; empty where nothing was."""
+
+
+def evidence_text(evidence: Evidence) -> str:
+    """The findings in one or two lines, and the read text behind them; always the same for the
+    same findings, and for findings that differ by less than is written.
+
+    What stands in the picture comes last, so that it cannot pass for a finding.
+    """
+    likely = [tag for tag in evidence.tags if tag.probability >= MIN_PROBABILITY]
+    likely.sort(key=lambda tag: (-tag.probability, tag.label))
+    seen = ", ".join(f"{tag.label} {_percent(tag.probability)}" for tag in likely[:MAX_TAGS])
+    findings = (
+        f"Seen in the image: {seen or 'nothing certain'}. Nudity: {_percent(evidence.nudity)}."
+    )
+    return f"{findings}\nText in the image: {evidence.text}" if evidence.text else findings
+
+
+@cache
+def labels() -> tuple[str, ...]:
+    """The 1,000 classes of ImageNet in their usual order, each in words of its own."""
+    return tuple((files("moderation.media") / "imagenet.txt").read_text("utf-8").splitlines())
+
+
+def _percent(probability: float) -> str:
+    return f"{round(100 * probability)}%"
