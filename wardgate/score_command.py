@@ -97,7 +97,11 @@ def score(
     policy_dir: PolicyDirOption = None,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
     image_model: Annotated[
-        str | None, typer.Option(help="Judges what images show; none by default.")
+        str | None,
+        typer.Option(
+            help="Judges what images show. By default nobody sees them: the text in them and what"
+            " recognisers find is judged."
+        ),
     ] = None,
     surface: Annotated[
         Spoken, typer.Option(help="Whether a user's prompt or a generator's response.")
@@ -208,6 +212,7 @@ def _moderator(
     )
     # torch takes seconds to import; --help and wrong use must not wait for it
     from moderation.media.ocr import RapidOcrReader, TextReader
+    from moderation.media.recognisers import Recognisers, load_recognisers
     from moderation.moderator import Moderator
 
     image = text if text.to_pixels is not None else None
@@ -221,7 +226,12 @@ def _moderator(
         # without the extra the verdict's coverage says that text was not read
         with suppress(ModelUnavailable):
             reader = RapidOcrReader()
-    return Moderator(library, text, image=image, reader=reader)
+    recognisers: Recognisers | None = None
+    if reads_images and image is None and text.builder.judges_findings:
+        progress.report("starting the recognisers")
+        with suppress(ModelUnavailable):  # likewise
+            recognisers = load_recognisers()
+    return Moderator(library, text, image=image, reader=reader, recognisers=recognisers)
 
 
 def _score_file(

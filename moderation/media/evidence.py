@@ -36,18 +36,21 @@ class Evidence:
 
 
 def evidence_text(evidence: Evidence) -> str:
-    """The findings in one or two lines, and the read text behind them; always the same for the
-    same findings, and for findings that differ by less than is written.
+    """The findings, and behind them the text that was read; one text for findings that differ by
+    less than is written.
 
     What stands in the picture comes last, so that it cannot pass for a finding.
     """
+    found = findings(evidence)
+    return f"{found}\nText in the image: {evidence.text}" if evidence.text else found
+
+
+def findings(evidence: Evidence) -> str:
+    """What the recognisers found, in one line, likely things first."""
     likely = [tag for tag in evidence.tags if tag.probability >= MIN_PROBABILITY]
     likely.sort(key=lambda tag: (-tag.probability, tag.label))
     seen = ", ".join(f"{tag.label} {_percent(tag.probability)}" for tag in likely[:MAX_TAGS])
-    findings = (
-        f"Seen in the image: {seen or 'nothing certain'}. Nudity: {_percent(evidence.nudity)}."
-    )
-    return f"{findings}\nText in the image: {evidence.text}" if evidence.text else findings
+    return f"Seen in the image: {seen or 'nothing certain'}. Nudity: {_percent(evidence.nudity)}."
 
 
 @cache
