@@ -297,6 +297,8 @@ def _print_verdict(verdict: Verdict) -> None:
             told += f"; {frames.scored} of {frames.decoded} frames, standing for {frames.merged}"
             told += " more that look alike"
         console.print(f"{told}{f'; {part.reason}' if part.reason else ''}", markup=False)
+        for found in part.evidence.found if part.evidence is not None else ():
+            console.print(f"  {found}", markup=False)
     for model in verdict.models:
         calibrated = model.calibration or "not calibrated"
         console.print(f"{model.name} ({model.revision}, {model.dtype}, {calibrated})", markup=False)
