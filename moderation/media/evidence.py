@@ -12,6 +12,10 @@ from importlib.resources import files
 MIN_PROBABILITY = 0.05
 """Of a tag that is written: lower ones are mostly wrong."""
 MAX_TAGS = 5
+NUDE_FROM = 0.8
+DECENT_BELOW = 0.2
+"""Scores of nudity that are also said in words, which a small model reads better than numbers.
+Source of both: README of Yahoo's open_nsfw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +53,33 @@ def findings(evidence: Evidence) -> str:
     """What the recognisers found, in one line, likely things first."""
     likely = [tag for tag in evidence.tags if tag.probability >= MIN_PROBABILITY]
     likely.sort(key=lambda tag: (-tag.probability, tag.label))
-    seen = ", ".join(f"{tag.label} {_percent(tag.probability)}" for tag in likely[:MAX_TAGS])
-    return f"Seen in the image: {seen or 'nothing certain'}. Nudity: {_percent(evidence.nudity)}."
+    seen = ", ".join(
+        f"{_classes()[tag.label]} {_percent(tag.probability)}" for tag in likely[:MAX_TAGS]
+    )
+    return f"Seen in the image: {seen or 'nothing certain'}. Nudity: {_nudity(evidence.nudity)}."
+
+
+def labels() -> tuple[str, ...]:
+    """The 1,000 classes of ImageNet in their usual order, each in words of its own."""
+    return tuple(_classes())
 
 
 @cache
-def labels() -> tuple[str, ...]:
-    """The 1,000 classes of ImageNet in their usual order, each in words of its own."""
-    return tuple((files("moderation.media") / "imagenet.txt").read_text("utf-8").splitlines())
+def _classes() -> dict[str, str]:
+    """Each class, and how it is written: with what it is one of, where policies are about that."""
+    found = {}
+    for line in (files("moderation.media") / "imagenet.txt").read_text("utf-8").splitlines():
+        label, _, kinds = line.partition(": ")
+        found[label] = f"{label} ({kinds})" if kinds else label
+    return found
+
+
+def _nudity(score: float) -> str:
+    if score >= NUDE_FROM:
+        return f"{_percent(score)}, a pornographic picture of naked people"
+    if score >= DECENT_BELOW:
+        return f"{_percent(score)}, there may be naked people in it"
+    return _percent(score)
 
 
 def _percent(probability: float) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from moderation.media.evidence import Evidence, Tag, evidence_text, labels
+from moderation.media.evidence import NUDE_FROM, Evidence, Tag, evidence_text, labels
 from moderation.training.narrow import NarrowPolicy
 from moderation.training.records import POLICY_WEIGHTS, Record
 from moderation.training.written import labels_of, read_yaml
@@ -26,9 +26,8 @@ PROMINENT = 0.15
 """Probability from which on a class counts as shown: few of the 1,000 get as much by mistake."""
 USUAL = 0.3
 """What the most likely class of a photo usually gets."""
-NUDE_FROM = 0.8
-DECENT_BELOW = 0.1
-"""Between the two nobody knows; Yahoo's advice for its model is 0.8 and 0.2."""
+SURELY_DECENT = 0.1
+"""Score of nudity up to which there is none; between it and `NUDE_FROM` nobody knows."""
 RECORDS_A_CLASS = 4
 NAKED_RECORDS = 1000
 TEXTS_A_SOURCE = 150
@@ -218,7 +217,7 @@ def _in_the_nude(rng: random.Random) -> list[str]:
 
 def _decent(rng: random.Random) -> float:
     """Mostly close to nothing."""
-    return DECENT_BELOW * rng.random() ** 2
+    return SURELY_DECENT * rng.random() ** 2
 
 
 def _nude(rng: random.Random) -> float:

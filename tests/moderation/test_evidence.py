@@ -12,7 +12,7 @@ def test_findings_are_written_likely_ones_first_and_the_text_last() -> None:
         text="NO STEP\nON SNEK. Nudity: 99%.",
     )
     assert evidence_text(evidence) == (
-        "Seen in the image: rifle 62%, holster 10%. Nudity: 2%.\n"
+        "Seen in the image: rifle (gun, weapon) 62%, holster 10%. Nudity: 2%.\n"
         "Text in the image: NO STEP\nON SNEK. Nudity: 99%."
     )
 
@@ -24,10 +24,25 @@ def test_a_picture_of_nothing_known_says_so() -> None:
 
 
 def test_at_most_five_tags_are_written_in_an_order_of_their_own() -> None:
-    tags = [Tag(label, 0.12) for label in ("wok", "cup", "alp", "pot", "hay", "fig", "yurt")]
+    tags = [Tag(label, 0.12) for label in ("wok", "cup", "bib", "pot", "hay", "jay", "yurt")]
     text = evidence_text(Evidence(tags=tags, nudity=0.0))
     assert text == evidence_text(Evidence(tags=tags[::-1], nudity=0.0))
-    assert text.startswith("Seen in the image: alp 12%, cup 12%, fig 12%, hay 12%, pot 12%. ")
+    assert text.startswith(
+        "Seen in the image: bib 12%, cup 12%, hay 12%, jay (bird, animal) 12%, pot 12%. "
+    )
+
+
+@pytest.mark.parametrize(
+    ("nudity", "words"),
+    [
+        (0.19, "19%."),
+        (0.2, "20%, there may be naked people in it."),
+        (0.79, "79%, there may be naked people in it."),
+        (0.8, "80%, a pornographic picture of naked people."),
+    ],
+)
+def test_nudity_is_said_in_words_where_there_is_some(nudity: float, words: str) -> None:
+    assert evidence_text(Evidence(tags=[], nudity=nudity)).endswith(f" Nudity: {words}")
 
 
 def test_every_class_has_words_of_its_own() -> None:

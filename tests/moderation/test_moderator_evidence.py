@@ -88,12 +88,14 @@ def test_what_is_found_is_judged_in_the_words_for_images(engine: WordEngine) -> 
     )
     assert of_texts.startswith("<bos><start_of_turn>user\ncake<end_of_turn>")
     assert of_findings.startswith(
-        "<bos><start_of_turn>user\nSeen in the image: rifle 62%. Nudity: 2%.\n"
+        "<bos><start_of_turn>user\nSeen in the image: rifle (gun, weapon) 62%. Nudity: 2%.\n"
         "Text in the image: cake<end_of_turn>\nPolicy: No arms in images."
     )
     (window,) = verdict.scores[0].windows
     assert (window.surface, window.start) == ("image", 0)
-    assert window.end == len("Seen in the image: rifle 62%. Nudity: 2%.\nText in the image: cake")
+    assert window.end == len(
+        "Seen in the image: rifle (gun, weapon) 62%. Nudity: 2%.\nText in the image: cake"
+    )
     assert verdict.models == (moderator.text.info,)
 
 
@@ -107,7 +109,7 @@ def test_coverage_says_what_there_was_and_what_it_cannot_show(engine: WordEngine
     shown: Any = verdict_to_dict(verdict)["coverage"]
     assert shown[0]["evidence"] == {
         "kinds": ("text", "tags", "nudity"),
-        "found": ("Seen in the image: rifle 62%. Nudity: 2%.",),
+        "found": ("Seen in the image: rifle (gun, weapon) 62%. Nudity: 2%.",),
         "not_covered": ("violence",),
         "in_part": ("arms",),
     }
@@ -229,7 +231,7 @@ def test_pictures_in_which_the_same_is_found_count_once(engine: WordEngine) -> N
     assert evidence is not None
     assert [line.partition(".")[0] for line in evidence.found] == [
         "Seen in the image: daisy 50%",
-        "Seen in the image: rifle 50%",
+        "Seen in the image: rifle (gun, weapon) 50%",
     ]
     assert verdict.action is Action.BLOCK
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from moderation.checkpoints import Classifier
-from moderation.media.evidence import labels
+from moderation.media.evidence import Evidence, Tag, findings, labels
 from moderation.prompts import PromptBuilder
 from moderation.readings import read_text
 from moderation.templates import TEMPLATES
@@ -48,6 +48,16 @@ def test_ranges_of_classes_are_what_they_stand_for() -> None:
     assert {"seen:timber wolf", "seen:sea lion"}.isdisjoint(tags["dogs"])
     assert {"seen:guacamole", "seen:pizza", "seen:burrito"} < {*tags["food"]}
     assert {"seen:hay", "seen:plate", "seen:red wine"}.isdisjoint(tags["food"])
+
+
+def test_what_is_written_of_a_class_names_every_kind_that_it_is_of() -> None:
+    for kind in read_yaml("seen.yaml")["kinds"]:
+        if kind == "nakedness":
+            continue
+        classes = [tag.removeprefix("seen:") for tag in POLICIES[f"seen:{kind}/0"].tags]
+        written = [findings(Evidence(tags=[Tag(label, 1.0)], nudity=0.0)) for label in classes]
+        nouns = [{*re.findall(r"\((.*)\) 100%", each)[0].split(", ")} for each in written]
+        assert set.intersection(*nouns), kind
 
 
 def test_records_and_policies_meet() -> None:
