@@ -149,11 +149,12 @@ def test_a_file_is_looked_at_again_because_other_policies_may_not_be_covered(
         recognisers=recognisers(finder),
         cache=ScoreCache(),
     )
-    assert moderator.judge(images(BLANK), policy_set(rule("sexually_explicit"))).complete
+    alone = policy_set(rule("sexually_explicit"))
     both = policy_set(rule("sexually_explicit"), rule("violence"))
-    verdict = moderator.judge(images(BLANK), both)
-    assert (finder.num_looks, verdict.complete) == (2, False)
-    assert [score.cached for score in verdict.scores] == [True, False]
+    judged = [moderator.judge(images(BLANK), each) for each in (both, alone, both)]
+    assert [verdict.complete for verdict in judged] == [False, True, False]
+    assert finder.num_looks == 3
+    assert all(score.cached for score in judged[2].scores), "scores are remembered"
 
 
 def test_without_a_reader_there_are_findings_and_the_gap_is_told(engine: WordEngine) -> None:

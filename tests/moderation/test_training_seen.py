@@ -1,7 +1,9 @@
 """Records of what is found in images: labelled where that follows, written as the service does."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 
@@ -26,8 +28,12 @@ def record(text: str, *tags: str) -> Record:
     return Record("test", Surface.IMAGE, text, None, {}, tags=frozenset(tags))
 
 
-def in_image(text: str, tags: frozenset[str] | None = NO_TAGS, **known: bool) -> list[Record]:
-    given = Record("test", Surface.PROMPT, text, None, known, tags=tags)
+def in_image(
+    text: str,
+    tags: frozenset[str] | None = NO_TAGS,
+    known: Mapping[str, bool] = MappingProxyType({}),
+) -> list[Record]:
+    given = Record("test", Surface.PROMPT, text, None, dict(known), tags=tags)
     return seen_texts([given] * 200)
 
 
@@ -106,14 +112,14 @@ def test_a_policy_is_violated_by_what_it_names_and_not_by_what_is_like_it() -> N
 
 @pytest.mark.parametrize("harmful", [True, False])
 def test_a_text_in_an_image_violates_what_it_violates_elsewhere(harmful: bool) -> None:
-    found = in_image("Beat them all", **labels_of(["violence"] if harmful else []))
+    found = in_image("Beat them all", known=labels_of(["violence"] if harmful else []))
     labelled = [each for each in found if "violence" in each.labels]
     assert len(labelled) > len(found) / 2
     assert {each.labels["violence"] for each in labelled} == {harmful}
 
 
 def test_what_is_unknown_of_a_text_stays_unknown_in_an_image() -> None:
-    for each in in_image("Something", hate_speech=False):
+    for each in in_image("Something", known={"hate_speech": False}):
         assert each.labels.keys() <= {"hate_speech", "sexually_explicit", "any_harm"}
         assert each.labels.get("sexually_explicit") is not False
 
