@@ -38,7 +38,6 @@ from moderation.weights import (
     read_tokenizer,
     read_weights,
 )
-from policies import Surface
 
 CONTEXT_TOKENS = 8192
 """Tokens that ShieldGemma 1 and 2 were trained with; longer prompts are windowed."""
@@ -221,9 +220,9 @@ def _template(name: str, architecture: _Architecture) -> Template:
     if name not in TEMPLATES:
         raise ModelRefused(f"unknown template {name!r}; known: {', '.join(TEMPLATES)}")
     template = TEMPLATES[name]
-    if Surface.IMAGE in template.surfaces and not architecture.has_images:
+    if template.has_pixels and not architecture.has_images:
         raise ModelRefused(
-            f"the template {name!r} judges images, but {architecture.model_class.__name__} has"
+            f"the template {name!r} shows images, but {architecture.model_class.__name__} has"
             " no vision tower"
         )
     return template

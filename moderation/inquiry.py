@@ -14,7 +14,7 @@ from moderation.known_file import KnownFile
 from moderation.readings import Reading
 from moderation.score_cache import ScoreCache
 from moderation.scoring import PartScores, TokenBudget, recall_readings, score_readings
-from moderation.verdict import FrameCoverage, PartCoverage
+from moderation.verdict import EvidenceCoverage, FrameCoverage, PartCoverage
 from policies import Policy, Surface
 
 PICTURES_AT_ONCE = 16
@@ -35,6 +35,8 @@ class Part:
     """What a reader of the verdict should know, besides the notes of its readings."""
     outlines: list[Reading] = field(default_factory=list)
     """Of its readings."""
+    evidence: EvidenceCoverage | None = None
+    """What it was judged by where no model saw it."""
     file: bytes | None = None
     """Key of a file that is remembered if all of it is judged."""
 
@@ -49,6 +51,7 @@ class Part:
             windows=found.num_windows,
             reason="; ".join([*self.gaps, *self.notes, *found.notes]) or None,
             frames=self.frames,
+            evidence=self.evidence,
         )
 
 

@@ -14,14 +14,17 @@ from moderation.engine import Engine
 from moderation.errors import ContentEmpty, ContentTooLong, UnreadableImage, UnsupportedModality
 from moderation.growing import GrowingContent
 from moderation.inquiry import Inquiry, Part
+from moderation.media.evidence import evidence_text, findings
 from moderation.media.frames import FrameLimits
 from moderation.media.images import ImageLimits
 from moderation.media.ocr import TextReader
 from moderation.media.pictures import Pictures, read_pictures
+from moderation.media.recognisers import Recognisers
 from moderation.normal_form import normal_form
 from moderation.readings import Reading, file_key, read_normal_form, read_picture, read_text
 from moderation.score_cache import ScoreCache
 from moderation.scoring import TokenBudget, check_not_empty
+from moderation.shown import evidence_coverage
 from moderation.tokenizer import Tokens
 from moderation.verdict import Curve, Verdict, decide, score_policy
 from policies import Policy, PolicyLibrary, PolicySet, Surface
@@ -49,6 +52,7 @@ class Moderator:
         *,
         image: Classifier | None = None,
         reader: TextReader | None = None,
+        recognisers: Recognisers | None = None,
         limits: ContentLimits | None = None,
         cache: ScoreCache | None = None,
         normalise: bool = True,
@@ -57,8 +61,10 @@ class Moderator:
         Args:
             library: the loaded policies.
             text: judges texts, and the text read in images.
-            image: judges what images show; None leaves that uncovered.
+            image: judges what images show; None leaves that to the recognisers.
             reader: reads text in images; None leaves that uncovered.
+            recognisers: where no model sees images, what they find is judged by `text`; None
+                leaves what images show uncovered.
             limits: what is refused, and which frames of a video are judged.
             cache: remembers scores; None computes all of them.
             normalise: whether a disguised text is judged in its normal form as well, as it should
@@ -68,6 +74,7 @@ class Moderator:
         self.text = text
         self.image = image
         self.reader = reader
+        self.recognisers = recognisers
         self.limits = limits or ContentLimits()
         self.cache = cache
         self.normalise = normalise
@@ -84,6 +91,7 @@ class Moderator:
             text,
             image=image,
             reader=self.reader,
+            recognisers=self.recognisers,
             limits=self.limits,
             cache=self.cache,
             normalise=self.normalise,
@@ -152,8 +160,8 @@ class Moderator:
             raise UnsupportedModality(f"nothing of the content could be judged: {reasons}")
         surfaces = {window.surface for score in scores for window in score.windows}
         used = [self.text] if surfaces - {Surface.IMAGE} else []
-        if self.image is not None and Surface.IMAGE in surfaces:
-            used.append(self.image)
+        if Surface.IMAGE in surfaces:
+            used.append(self._judge_of(Surface.IMAGE))
         return Verdict(
             action=decide(policy_set, scores, coverage),
             scores=tuple(scores),
@@ -167,10 +175,19 @@ class Moderator:
 
     def _curve(self, policy: Policy, surface: Surface) -> Curve | None:
         """The calibration of what judged the surface."""
-        classifier = self.image if surface is Surface.IMAGE else self.text
-        if classifier is None or classifier.calibration is None:
-            return None
-        return classifier.calibration.curve(policy, surface)
+        calibration = self._judge_of(surface).calibration
+        return calibration.curve(policy, surface) if calibration is not None else None
+
+    def _judge_of(self, surface: Surface) -> Classifier:
+        """The classifier that judges the surface; where no model sees images, that of texts judges
+        what is found in them."""
+        return self._eyes or self.text if surface is Surface.IMAGE else self.text
+
+    @property
+    def _eyes(self) -> Classifier | None:
+        """The model that sees images."""
+        sees = self.image is not None and self.image.to_pixels is not None
+        return self.image if sees else None
 
     def _tokenize(self, index: int, text: str, budget: TokenBudget) -> Tokens:
         check_not_empty(index, text)
@@ -225,13 +242,17 @@ class Moderator:
         part = Part(
             index, pictures.modality, gaps=[*pictures.gaps], frames=pictures.frames, file=file
         )
-        self._see(part, pictures, inquiry)
-        self._read_in(part, pictures, inquiry)
+        if self._eyes is not None:
+            self._see(part, pictures, self._eyes, inquiry)
+        texts = self._read_in(part, pictures, inquiry)
+        if self._eyes is None:
+            self._weigh(part, pictures, texts, inquiry)
         return part
 
     def _file_key(self, image: ImagePart, inquiry: Inquiry) -> bytes | None:
-        """None where nothing is remembered."""
-        if self.cache is None:
+        """None where nothing is remembered: without a model that sees, no file is judged in full
+        whatever the policies are."""
+        if self.cache is None or self._eyes is None:
             return None
         content = inquiry.content
         models = [each.info if each is not None else None for each in (self.text, self.image)]
@@ -239,45 +260,45 @@ class Moderator:
         judged_by = (models, reader, self.limits, self.normalise)
         return file_key(image.data, content.surface, content.context, *judged_by)
 
-    def _see(self, part: Part, pictures: Pictures, inquiry: Inquiry) -> None:
+    def _see(
+        self, part: Part, pictures: Pictures, classifier: Classifier, inquiry: Inquiry
+    ) -> None:
         """What the pictures show."""
-        if self.image is None or self.image.to_pixels is None:
-            part.gaps.append(
-                f"no image model is loaded, so what the {part.modality} shows was not judged"
-            )
-            return
         for picture in pictures.pictures:
-            reading = read_picture(self.image, inquiry.policies, picture, part=part.index)
+            reading = read_picture(classifier, inquiry.policies, picture, part=part.index)
             if reading is None:
                 part.gaps.append("no policy of the set has words for an image")
                 return
             inquiry.add(part, reading)
 
-    def _read_in(self, part: Part, pictures: Pictures, inquiry: Inquiry) -> None:
-        """The texts in the pictures; the same text in several of them counts once."""
+    def _read_in(self, part: Part, pictures: Pictures, inquiry: Inquiry) -> list[str] | None:
+        """The text in each of the pictures, None where nobody reads; the same text in several of
+        them is judged once."""
         what, surface = part.modality, inquiry.content.surface
         if self.reader is None:
             part.gaps.append(f"text in the {what} was not read (extra 'images')")
-            return
+            return None
         if not self.text.builder.judges(surface):
             part.gaps.append(f"text in the {what} was not read: the classifier judges no texts")
-            return
+            return None
         num_unsure = 0
-        texts: set[str] = set()
+        texts: list[str] = []
         has_words = True
         for picture in pictures.pictures:
             inquiry.caller.check()
             read = self.reader.read(picture.image)
             num_unsure += read.num_unsure
-            if not read.text.strip() or read.text in texts:
+            text = read.text if read.text.strip() else ""
+            is_new = text not in texts
+            texts.append(text)
+            if not text or not is_new:
                 continue
-            texts.add(read.text)
             reading = read_text(
                 self.text,
                 inquiry.policies,
                 surface,
-                read.text,
-                inquiry.budget.tokenize(part.index, read.text),
+                text,
+                inquiry.budget.tokenize(part.index, text),
                 part=part.index,
                 context=inquiry.content.context,
                 frame=picture.frame,
@@ -285,10 +306,62 @@ class Moderator:
             if reading is None:
                 has_words = False
             else:
-                self._add_text(part, reading, read.text, inquiry)
+                self._add_text(part, reading, text, inquiry)
         if not has_words:
             part.gaps.append(f"no policy of the set has words for the text in the {what}")
-        if not texts and len(part.gaps) > len(pictures.gaps):  # what it shows was not judged
-            part.gaps.append("no text was found in it")
         if num_unsure:
             part.notes.append(f"{num_unsure} lines of text in it could not be read with confidence")
+        return texts
+
+    def _weigh(
+        self, part: Part, pictures: Pictures, texts: list[str] | None, inquiry: Inquiry
+    ) -> None:
+        """What is found in the pictures, judged as a text, because no model sees them."""
+        what, builder = part.modality, self.text.builder
+        if self.recognisers is None or not builder.judges_findings:
+            part.gaps.append(f"no image model is loaded, so what the {what} shows was not judged")
+            if texts is not None and not any(texts):
+                part.gaps.append("no text was found in it")
+            return
+        found: dict[str, None] = {}  # in order
+        judged: set[str] = set()
+        for picture, text in zip(
+            pictures.pictures, texts or [""] * len(pictures.pictures), strict=True
+        ):
+            inquiry.caller.check()
+            evidence = self.recognisers.evidence(picture.image, text)
+            found[findings(evidence)] = None
+            written = evidence_text(evidence)
+            if written in judged:
+                continue
+            judged.add(written)
+            reading = read_text(
+                self.text,
+                inquiry.policies,
+                Surface.IMAGE,
+                written,
+                # what was read in it was counted when it was judged as a text
+                builder.content_tokens(written),
+                part=part.index,
+                context=None,
+                frame=picture.frame,
+            )
+            if reading is None:
+                part.gaps.append("no policy of the set has words for an image")
+                return
+            self._add_text(part, reading, written, inquiry)
+        part.evidence = evidence_coverage(
+            inquiry.policies,
+            ("tags", "nudity") if texts is None else ("text", "tags", "nudity"),
+            tuple(found),
+        )
+        if part.evidence.not_covered:
+            part.gaps.append(
+                f"no image model is loaded, and what stands in for one sees nothing of what the"
+                f" {what} shows of {', '.join(part.evidence.not_covered)}"
+            )
+        if part.evidence.in_part:
+            part.gaps.append(
+                f"what the {what} shows of {', '.join(part.evidence.in_part)} was judged by tags"
+                " alone"
+            )

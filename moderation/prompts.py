@@ -72,6 +72,11 @@ class PromptBuilder:
         """Whether the model's template has words for this surface."""
         return surface in self.template.surfaces
 
+    @property
+    def judges_findings(self) -> bool:
+        """Whether it judges images by what is written about them, without seeing them."""
+        return self.judges(Surface.IMAGE) and not self.template.has_pixels
+
     def text_prompt(
         self,
         surface: Surface,

@@ -47,6 +47,11 @@ class Template:
     """White space that stands before every slot and is tokenised together with what fills it,
     because the model was trained on the tokens of the joined text ("▁hello", not "▁", "hello")."""
 
+    @property
+    def has_pixels(self) -> bool:
+        """Whether it shows images themselves, not what is said of them in words."""
+        return any(IMAGE_SLOT in words.before_content for words in self.surfaces.values())
+
 
 # Google's cookbook, responsible/shieldgemma_on_huggingface.ipynb, verbatim. The double space in
 # "sure  we" is in the original.
@@ -126,6 +131,8 @@ _COMPACT = Template(
             before_content="<end_of_turn>\n<start_of_turn>model\n",
             **_COMPACT_LEAF,
         ),
+        # what was found in an image, in the words of `moderation.media.evidence`
+        Surface.IMAGE: SurfaceTemplate(before_content="<start_of_turn>user\n", **_COMPACT_LEAF),
     },
 )
 
@@ -146,6 +153,9 @@ _COMPOSITIONAL = Template(
             before_context="<start_of_turn>user\n",
             before_content="<end_of_turn>\n<start_of_turn>model\n",
             **_COMPOSITIONAL_PARTS,
+        ),
+        Surface.IMAGE: SurfaceTemplate(
+            before_content="<start_of_turn>user\n", **_COMPOSITIONAL_PARTS
         ),
     },
 )

@@ -31,7 +31,8 @@ class WindowScore:
     start: int
     end: int
     """[start, end) in characters of the part's text; of the text read from it for an image
-    judged by its text; 0 and 0 for an image judged by what it shows."""
+    judged by its text, and of `moderation.media.evidence.evidence_text` for one judged by
+    findings; 0 and 0 for an image that a model saw."""
     raw: float
     """P(Yes) in [0, 1]: the policy is violated."""
     frame: FramePlace | None = None
@@ -94,6 +95,20 @@ class FrameCoverage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceCoverage:
+    """What an image or video was judged by that no model saw."""
+
+    kinds: tuple[Literal["text", "tags", "nudity"], ...]
+    found: tuple[str, ...]
+    """What was found in each picture besides text, in words; the same counts once."""
+    not_covered: tuple[str, ...]
+    """Policies on images of which such evidence shows nothing, unless in a text; the part is then
+    `partial`."""
+    in_part: tuple[str, ...]
+    """Those of which it may show something; the part is then `partial`, too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartCoverage:
     """What was judged of one part."""
 
@@ -107,6 +122,8 @@ class PartCoverage:
     """Why something was not judged."""
     frames: FrameCoverage | None = None
     """Of a video or animation."""
+    evidence: EvidenceCoverage | None = None
+    """Of an image or video that was judged by findings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,8 +180,9 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, object]:
 
     Only where there is something to say: `scores[cached]`, true for scores that were all known
     before; of videos and animations `windows[frame{index, at_s}]` and `coverage[frames{decoded,
-    sampled, scored, merged, left_out}]`; of disguised texts
-    `windows[form]`, "normalised" where the text was read in its normal form.
+    sampled, scored, merged, left_out}]`; of images that no model saw `coverage[evidence{kinds,
+    found, not_covered, in_part}]`; of disguised texts `windows[form]`, "normalised" where the text
+    was read in its normal form.
     """
     return {
         "action": verdict.action.value,
@@ -190,7 +208,7 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, object]:
             }
             for score in verdict.scores
         ],
-        "coverage": [_without(asdict(part), "frames") for part in verdict.coverage],
+        "coverage": [_without(asdict(part), "frames", "evidence") for part in verdict.coverage],
         "models": [
             {**asdict(model), "calibrated": model.calibration is not None}
             for model in verdict.models

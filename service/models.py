@@ -29,6 +29,7 @@ def load_moderator(settings: Settings, library: PolicyLibrary, report: Report) -
     from moderation.media.frames import FrameLimits
     from moderation.media.images import ImageLimits
     from moderation.media.ocr import RapidOcrReader
+    from moderation.media.recognisers import are_installed, load_recognisers
     from moderation.moderator import ContentLimits, Moderator
     from moderation.registry import load_classifier
     from moderation.score_cache import ScoreCache
@@ -55,11 +56,17 @@ def load_moderator(settings: Settings, library: PolicyLibrary, report: Report) -
             report(f"warning: {text.calibration.id} leaves scores raw: {'; '.join(gaps)}")
 
     wants_ocr = find_spec("rapidocr") is not None if settings.ocr == "auto" else settings.ocr
+    wants_evidence = settings.evidence
+    if wants_evidence == "auto":
+        wants_evidence = (
+            settings.image_model is None and text.builder.judges_findings and are_installed()
+        )
     return Moderator(
         library,
         text,
         image=load(settings.image_model) if settings.image_model else None,
         reader=RapidOcrReader() if wants_ocr else None,
+        recognisers=load_recognisers() if wants_evidence else None,
         limits=ContentLimits(
             image=ImageLimits(max_bytes=settings.max_image_bytes),
             frames=FrameLimits(

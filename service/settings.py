@@ -84,12 +84,18 @@ class Settings(BaseSettings):
     image_model: str | None = Field(
         None,
         description="The classifier for what images show, such as `shieldgemma-2-4b`. Without"
-        " one, only text in images is judged, and verdicts say so.",
+        " one, images are judged by the text in them and by `evidence`, and verdicts say so.",
     )
     ocr: bool | Literal["auto"] = Field(
         "auto",
         description="Whether text in images is read and judged (extra `images`). `auto`: where"
         " the extra is installed.",
+    )
+    evidence: bool | Literal["auto"] = Field(
+        "auto",
+        description="Whether `model` judges what recognisers find in images (tags and a score of"
+        " nudity, extra `evidence`) where no `image_model` sees them. `auto`: where the extra is"
+        " installed and the model was made for it.",
     )
     frames_per_second: float = Field(
         1.0,

@@ -97,7 +97,11 @@ def score(
     policy_dir: PolicyDirOption = None,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
     image_model: Annotated[
-        str | None, typer.Option(help="Judges what images show; none by default.")
+        str | None,
+        typer.Option(
+            help="Judges what images show. By default nobody sees them: the text in them and what"
+            " recognisers find is judged."
+        ),
     ] = None,
     surface: Annotated[
         Spoken, typer.Option(help="Whether a user's prompt or a generator's response.")
@@ -208,6 +212,7 @@ def _moderator(
     )
     # torch takes seconds to import; --help and wrong use must not wait for it
     from moderation.media.ocr import RapidOcrReader, TextReader
+    from moderation.media.recognisers import Recognisers, load_recognisers
     from moderation.moderator import Moderator
 
     image = text if text.to_pixels is not None else None
@@ -221,7 +226,12 @@ def _moderator(
         # without the extra the verdict's coverage says that text was not read
         with suppress(ModelUnavailable):
             reader = RapidOcrReader()
-    return Moderator(library, text, image=image, reader=reader)
+    recognisers: Recognisers | None = None
+    if reads_images and image is None and text.builder.judges_findings:
+        progress.report("starting the recognisers")
+        with suppress(ModelUnavailable):  # likewise
+            recognisers = load_recognisers()
+    return Moderator(library, text, image=image, reader=reader, recognisers=recognisers)
 
 
 def _score_file(
@@ -287,6 +297,8 @@ def _print_verdict(verdict: Verdict) -> None:
             told += f"; {frames.scored} of {frames.decoded} frames, standing for {frames.merged}"
             told += " more that look alike"
         console.print(f"{told}{f'; {part.reason}' if part.reason else ''}", markup=False)
+        for found in part.evidence.found if part.evidence is not None else ():
+            console.print(f"  {found}", markup=False)
     for model in verdict.models:
         calibrated = model.calibration or "not calibrated"
         console.print(f"{model.name} ({model.revision}, {model.dtype}, {calibrated})", markup=False)

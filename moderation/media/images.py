@@ -26,9 +26,9 @@ class ImageLimits:
     max_bytes: int = 20 * 1024 * 1024
     max_pixels: int = 24_000_000
     """Checked before decoding: a decompression bomb is refused by its header."""
-    kept_side: int = 2000
-    """What the shorter side is shrunk to: no reader looks closer (text is read in tiles of 2000
-    pixels, a vision tower sees 896), and a photo takes a hundred megabytes in full."""
+    kept_side: int = 1440
+    """What the shorter side is shrunk to: no reader looks closer (a screen's height of text is
+    read as it is, a vision tower sees 896), and a photo takes a hundred megabytes in full."""
     min_side: int = 16
     """Smaller images hold nothing that can be judged."""
     max_aspect: int = 50

@@ -42,8 +42,13 @@ class RapidOcrReader:
 
     MIN_SIDE = 640
     """Smaller images are enlarged first: under it, spaces between words get lost."""
-    TILE_SIDE = 2000
-    """The library shrinks what is larger: a long screenshot is read in tiles of this side."""
+    MAX_SIDE = 1440
+    """Pixels that the shorter side is shrunk to."""
+    TILE_SIDE = 1920
+    """What is longer, such as a screenshot of a whole page, is looked through in tiles."""
+    DETECT_SIDE = 1152
+    """What the longer side of a tile is shrunk to for finding the lines of text, which costs by the
+    pixel and finds letters of 7 pixels; they are read as large as they are."""
     MIN_CONFIDENCE = 0.6
     """Below it most lines are texture taken for letters."""
 
@@ -59,6 +64,9 @@ class RapidOcrReader:
             params={
                 "Global.log_level": "critical",
                 "Global.text_score": 0.0,  # unsure lines are counted here, not dropped in there
+                "Global.max_side_len": self.TILE_SIDE,
+                "Det.limit_type": "max",
+                "Det.limit_side_len": self.DETECT_SIDE,
                 "EngineConfig.onnxruntime.intra_op_num_threads": num_threads,
             }
         )
@@ -70,7 +78,7 @@ class RapidOcrReader:
 
         lines: dict[str, None] = {}  # in order; a line in the overlap of two tiles counts once
         num_unsure = 0
-        for tile in _tiles(_scaled(image, self.MIN_SIDE, self.TILE_SIDE), self.TILE_SIDE):
+        for tile in _tiles(_scaled(image, self.MIN_SIDE, self.MAX_SIDE), self.TILE_SIDE):
             pixels = np.asarray(tile)[:, :, ::-1]  # (H, W, 3), BGR as OpenCV has it
             try:
                 with self._lock:
@@ -106,8 +114,7 @@ def _tiles(image: Image.Image, side: int) -> Iterator[Image.Image]:
             tile = image.crop((start, 0, end, image.height))
         else:
             tile = image.crop((0, start, image.width, end))
-        # the library enlarges a narrow image until its shorter side has hundreds of pixels: a
-        # strip of 16x800 would take a minute
+        # the library enlarges very narrow images by itself, and some beyond reason
         shortest = max(tile.size) // _MAX_ASPECT
         yield ImageOps.pad(
             tile, (max(tile.width, shortest), max(tile.height, shortest)), color="white"

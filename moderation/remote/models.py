@@ -38,7 +38,6 @@ from moderation.templates import TEMPLATES, Template
 from moderation.tokenizer import SafeTokenizer
 from moderation.verdict import ModelInfo
 from moderation.weights import read_tokenizer
-from policies import Surface
 
 
 def _server_url(value: object) -> str:
@@ -169,8 +168,7 @@ def _template(name: str) -> Template:
     texts = {
         each.name: each
         for each in TEMPLATES.values()
-        if Surface.IMAGE not in each.surfaces
-        and not any(words.query for words in each.surfaces.values())
+        if not each.has_pixels and not any(words.query for words in each.surfaces.values())
     }
     if name not in texts:
         raise ModelRefused(

@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ from moderation.training.derived import derived_records, known_better
 from moderation.training.disguise import disguised
 from moderation.training.narrow import NarrowPolicy, narrow_policies
 from moderation.training.records import POLICY_WEIGHTS, Record, read_records
+from moderation.training.seen import GROUP as SEEN
+from moderation.training.seen import seen_policies, seen_records, seen_texts
 from moderation.training.written import read_yaml, written_records
 from policies import PolicyLibrary, Surface
 
@@ -30,7 +33,9 @@ CUSTOM_A_WORDING = 4
 """Policies as services have them that these are asked."""
 NARROW_A_WORDING = 4
 """Other policies about something else that these are asked."""
-NARROW_SHARE = 0.2
+SEEN_A_WORDING = 2
+"""Policies about what images show that these are asked."""
+NARROW_SHARE = 0.23
 """Of the records that are drawn for one of those."""
 MAX_NARROW = 1
 """Of them, asked beside the others."""
@@ -75,6 +80,10 @@ SOURCE_WEIGHTS = {
     "requests_harmful_violence": 2.0,
     "requests_ordinary": 2.0,
     "requests_tasks": 2.5,
+    "seen_naked": 0.2,
+    "seen_ordinary": 0.12,
+    "seen_risky": 0.12,
+    "seen_text": 0.3,
 }
 """How often a source is drawn beside the root of its size: less where it is long or all of one
 kind, more where nothing else teaches the same."""
@@ -82,6 +91,11 @@ NARROW_VIOLATED = 0.5
 """Of the records that are drawn for a narrow policy; the others are about one like it."""
 NARROW_NEAR = 0.6
 """Of those others: the ones that come close to it, where it knows such."""
+_SUBJECTS = {
+    Surface.PROMPT: "The prompt shall not contain or seek",
+    Surface.RESPONSE: "The chatbot shall not generate",
+    Surface.IMAGE: "The image shall not contain",
+}
 DRAWS = 8
 """Until a record is found of which a narrow policy knows the answer."""
 
@@ -118,7 +132,7 @@ def stage_sampler(
     """
     records = [*map(known_better, read_records(data)), *written_records()]
     return Sampler(
-        [*records, *derived_records(records)],
+        [*records, *derived_records(records), *seen_records(), *seen_texts(records)],
         library,
         seed=seed,
         source_weights=SOURCE_WEIGHTS,
@@ -164,11 +178,13 @@ class Sampler:
         self._policy_weights = {p: w for p, w in POLICY_WEIGHTS.items() if p not in without}
         self._definitions = _definitions(library)
         self._narrow: dict[str, list[NarrowPolicy]] = defaultdict(list)
-        for policy in narrow_policies():
+        narrow = [*narrow_policies(), *seen_policies()]
+        for policy in narrow:
             if policy.parent not in without and not set(policy.tags) & set(without):
                 self._narrow[policy.group].append(policy)
-        self._of_the_whole = {p.id for p in narrow_policies() if p.inverted or p.alone}
+        self._of_the_whole = {p.id for p in narrow if p.inverted or p.alone}
         self._custom = self._narrow.pop("custom")
+        self._seen = self._narrow.pop(SEEN)
         pools: dict[tuple[str, bool], dict[str, list[Record]]] = defaultdict(
             lambda: defaultdict(list)
         )
@@ -219,9 +235,12 @@ class Sampler:
             if policy.id not in asked and (answer := policy.violated_by(record)) is not None
         ]
         questions += known[:MAX_NARROW]
-        # what stands around a text may be what such a policy forbids, and its letters too
-        of_the_whole = any(q.policy_id in self._of_the_whole for q in questions)
-        if rng.random() < DISGUISED_SHARE and not of_the_whole:
+        # what stands around a text may be what such a policy forbids, and its letters too; what is
+        # found in an image is written in this project's own words
+        as_it_is = record.surface is Surface.IMAGE or any(
+            question.policy_id in self._of_the_whole for question in questions
+        )
+        if rng.random() < DISGUISED_SHARE and not as_it_is:
             record = replace(record, text=disguised(rng, record.text))
         return Example(record, tuple(questions))
 
@@ -230,7 +249,8 @@ class Sampler:
         rng = random.Random(wording)
         groups = rng.sample(list(self._narrow), NARROW_A_WORDING)
         custom = rng.sample(self._custom, CUSTOM_A_WORDING)
-        return [*(rng.choice(self._narrow[group]) for group in groups), *custom]
+        seen = rng.sample(self._seen, SEEN_A_WORDING)
+        return [*(rng.choice(self._narrow[group]) for group in groups), *custom, *seen]
 
     def _draw_tagged(self, rng: random.Random, policy: NarrowPolicy) -> Record:
         """A record that a narrow policy is about, one that comes close, or one of its group."""
@@ -267,14 +287,19 @@ def _definitions(library: PolicyLibrary) -> dict[tuple[str, Surface], list[str]]
     """The catalogue's text of each policy and surface first, then other wordings."""
     wordings = read_yaml("wordings.yaml")
     found = {}
-    for policy_id, surface in itertools.product(POLICY_WEIGHTS, (Surface.PROMPT, Surface.RESPONSE)):
-        catalogue = library.policy(policy_id).definition_for(surface)
+    for policy_id, (surface, subject) in itertools.product(POLICY_WEIGHTS, _SUBJECTS.items()):
+        policy = library.policy(policy_id)
+        catalogue = policy.definition_for(surface)
+        if catalogue is None and surface is Surface.IMAGE:  # as who needs one would write it
+            catalogue = _of_images(policy.definition_for(Surface.PROMPT))
         if catalogue is not None:
-            subject = (
-                "The chatbot shall not generate"
-                if surface is Surface.RESPONSE
-                else "The prompt shall not contain or seek"
-            )
             others = (text.format(subject=subject) for text in wordings[policy_id])
             found[policy_id, surface] = [catalogue, *others]
     return found
+
+
+def _of_images(definition: str | None) -> str | None:
+    if definition is None:
+        return None
+    prompt = r"The prompt shall not contain( or seek generation of)?"
+    return re.sub(prompt, _SUBJECTS[Surface.IMAGE], definition)

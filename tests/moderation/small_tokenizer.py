@@ -74,7 +74,7 @@ def _corpus() -> list[str]:
     library = load_library()
     texts = ["Yes No " * 200, "Yes\nNo\n" * 200]
     for template in TEMPLATES.values():
-        for words in template.surfaces.values():
+        for words in dict.fromkeys(template.surfaces.values()):  # two surfaces may share them
             texts += [words.before_content, words.before_policy, words.after_policy]
     for policy in library.policies.values():
         texts += [text for surface in Surface if (text := policy.definition_for(surface))]

@@ -258,7 +258,7 @@ def test_an_unknown_template_is_refused(checkpoint_dirs: dict[str, Path]) -> Non
 
 
 def test_a_template_for_images_needs_a_model_with_images(checkpoint_dirs: dict[str, Path]) -> None:
-    with pytest.raises(ModelRefused, match="judges images, but Gemma3ForCausalLM has no vision"):
+    with pytest.raises(ModelRefused, match="shows images, but Gemma3ForCausalLM has no vision"):
         load(checkpoint_dirs["gemma3"], template="shieldgemma2")
 
 

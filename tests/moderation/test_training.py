@@ -30,6 +30,7 @@ from moderation.training.records import (
     Record,
     read_records,
 )
+from moderation.training.seen import seen_records
 from moderation.training.train import adapted_model, answer_direction, render
 from moderation.training.written import (
     NO_TAGS,
@@ -132,7 +133,7 @@ def records() -> list[Record]:
         for surface in (Surface.PROMPT, Surface.RESPONSE)
         for number in range(3)
     ]
-    return [*written, *written_records()]
+    return [*written, *written_records(), *seen_records()]
 
 
 def test_a_draw_depends_on_the_seed_and_its_place_alone(records: list[Record]) -> None:
@@ -191,7 +192,7 @@ def test_an_example_is_rendered_as_the_moderator_would(
         definition = example.questions[0].definition
         assert text.startswith(f"{before}{example.record.text}<end_of_turn>\nPolicy: {definition}")
         assert len(prompt.leaves) == len(example.questions)
-    assert surfaces == {Surface.PROMPT, Surface.RESPONSE}
+    assert surfaces == {*Surface}
 
 
 def test_a_policy_that_is_left_out_is_never_asked_in_any_form(records: list[Record]) -> None:

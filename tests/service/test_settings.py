@@ -60,8 +60,11 @@ def test_policy_folders_of_a_file_are_a_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "value"), [("on", True), ("off", False), ("auto", "auto")])
-def test_ocr_reads_as_yaml_and_people_write_it(tmp_path: Path, text: str, value: object) -> None:
-    assert load_settings(write(tmp_path, f"ocr: {text}")).ocr == value
+@pytest.mark.parametrize("name", ["ocr", "evidence"])
+def test_what_is_used_where_it_is_installed_reads_as_people_write_it(
+    tmp_path: Path, name: str, text: str, value: object
+) -> None:
+    assert getattr(load_settings(write(tmp_path, f"{name}: {text}")), name) == value
 
 
 def test_a_misspelt_variable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

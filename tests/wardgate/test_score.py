@@ -165,13 +165,31 @@ def test_a_benign_response_from_stdin_passes_and_prints_a_table(sets: Path) -> N
 @pytest.mark.model
 @pytest.mark.usefixtures("cached")
 def test_an_image_of_which_nothing_can_be_judged_is_a_failure_and_no_verdict(
-    tmp_path: Path,
+    tmp_path: Path, sets: Path
 ) -> None:
     path = tmp_path / "red.png"
     Image.new("RGB", (64, 64), "red").save(path)
-    code, out, _ = run("--image", path, "--json")
+    code, out, _ = run("--image", path, "--policy-dir", sets, "--policies", "never", "--json")
     assert code == 1
     assert json.loads(out)["error"]["code"] == "unsupported_modality"
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("cached")
+def test_an_image_that_no_model_sees_is_judged_by_evidence(tmp_path: Path) -> None:
+    path = tmp_path / "red.png"
+    Image.new("RGB", (64, 64), "red").save(path)
+    code, out, _ = run("--image", path, "--json")
+    verdict = json.loads(out)
+    assert code == 0
+    assert verdict["action"] != "allow"
+    assert {w["surface"] for score in verdict["scores"] for w in score["windows"]} == {"image"}
+    (covered,) = verdict["coverage"]
+    assert covered["status"] == "partial"
+    assert covered["evidence"]["kinds"] == ["text", "tags", "nudity"]
+    assert covered["evidence"]["not_covered"] == ["dangerous_content", "violence"]
+    _, out, _ = run("--image", path)
+    assert covered["evidence"]["found"][0] in out
 
 
 def test_an_image_is_judged_by_shieldgemma_2(tmp_path: Path) -> None:
