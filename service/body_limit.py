@@ -5,13 +5,20 @@ Pure ASGI. A body is refused by what it says and by what comes, and never read t
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moderation.errors import EngineClosed
-from service.errors import BodiesOverloaded, BodyTimeout, BodyTooLarge, error_response
+from service.errors import (
+    BodiesOverloaded,
+    BodyTimeout,
+    BodyTooLarge,
+    ErrorShape,
+    error_body,
+    error_response,
+)
 from service.metrics import Metrics
 
 FREE_BYTES = 64 * 1024
@@ -70,7 +77,13 @@ class BodyLimit:
     """Refuses bodies that are too large, too slow, or too much together with the others."""
 
     def __init__(
-        self, app: ASGIApp, *, max_bytes: int, deadline_s: float, in_flight: InFlight
+        self,
+        app: ASGIApp,
+        *,
+        max_bytes: int,
+        deadline_s: float,
+        in_flight: InFlight,
+        shapes: Mapping[str, ErrorShape],
     ) -> None:
         """
         Args:
@@ -78,11 +91,13 @@ class BodyLimit:
             max_bytes: of one body.
             deadline_s: seconds that one body may take to come.
             in_flight: counts the bodies of all requests.
+            shapes: of the refusals on some paths; OpenAI's on all others.
         """
         self._app = app
         self._max_bytes = max_bytes
         self._deadline_s = deadline_s
         self._in_flight = in_flight
+        self._shapes = shapes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -100,7 +115,8 @@ class BodyLimit:
         try:
             body.admit(int(stated) if stated.isdigit() else 0)
         except (BodyTooLarge, BodiesOverloaded) as exc:
-            await error_response(exc)(scope, body.receive, body.send)
+            shape = self._shapes.get(scope["path"], error_body)
+            await error_response(exc, shape)(scope, body.receive, body.send)
             return
         try:
             await self._app(scope, body.receive, body.send)

@@ -17,11 +17,13 @@ ServiceError
 │   └── UpstreamRefused     answered with an error of its own                       its own
 └── NotReady                the models are still loading, or could not be loaded        503
 
-`TABLE` also covers the errors of `moderation` and `policies`. Every answer has OpenAI's shape:
-`{"error": {"message", "type", "param", "code"}}`. 422 is not used.
+`TABLE` also covers the errors of `moderation` and `policies`. An answer has OpenAI's shape,
+`{"error": {"message", "type", "param", "code"}}`, or that of the face which was asked; the status
+is the same in every shape. 422 is not used.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastapi.responses import JSONResponse
@@ -75,7 +77,9 @@ class ContentBlocked(BadRequest):
 
     code = "content_filter"
 
-    def __init__(self, message: str, *, param: str, report: dict[str, object]) -> None:
+    def __init__(
+        self, message: str, *, report: dict[str, object], param: str | None = None
+    ) -> None:
         super().__init__(message, param=param)
         self.report = report
         """What the gate says of the prompt: the field `wardgate` of the error."""
@@ -251,14 +255,22 @@ def error_code(exc: Exception) -> str:
     return getattr(exc, "code", None) or row_of(exc).code or "internal_error"
 
 
+def error_message(exc: Exception) -> str:
+    """What the answer says of a failure."""
+    # an exception from outside the table may carry content or paths in its words
+    unexpected = row_of(exc) is _UNEXPECTED
+    return "internal error; the log has the reason" if unexpected else str(exc)
+
+
+ErrorShape = Callable[[Exception], dict[str, object]]
+"""From a failure to the body of its answer."""
+
+
 def error_body(exc: Exception) -> dict[str, object]:
     """The body of the answer to a failure, in OpenAI's shape."""
-    row = row_of(exc)
-    # an exception from outside the table may carry content or paths in its words
-    message = "internal error; the log has the reason" if row is _UNEXPECTED else str(exc)
     error: dict[str, object] = {
-        "message": message,
-        "type": row.type,
+        "message": error_message(exc),
+        "type": row_of(exc).type,
         "param": getattr(exc, "param", None),
         "code": error_code(exc),
     }
@@ -267,7 +279,7 @@ def error_body(exc: Exception) -> dict[str, object]:
     return {"error": error}
 
 
-def error_response(exc: Exception) -> JSONResponse:
+def error_response(exc: Exception, shape: ErrorShape = error_body) -> JSONResponse:
     """The whole answer to a failure."""
     headers = {}
     retry_after_s = getattr(exc, "retry_after_s", None)
@@ -276,4 +288,4 @@ def error_response(exc: Exception) -> JSONResponse:
     if isinstance(exc, (BodyTooLarge, BodyTimeout, BodiesOverloaded)):
         headers["Connection"] = "close"  # else the server would read the rest to reuse the line
     status = exc.status if isinstance(exc, UpstreamRefused) else row_of(exc).status
-    return JSONResponse(error_body(exc), status, headers)
+    return JSONResponse(shape(exc), status, headers)

@@ -1,22 +1,19 @@
 """`POST /v1/moderations` in OpenAI's shape, our verdicts as an extra field of each result."""
 
 import asyncio
-import time
 import uuid
-from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from moderation.content import Content
-from moderation.errors import ContentError
-from moderation.verdict import Verdict
 from policies import PolicySet, Surface
 from service.callers import caller_key, unless_caller_leaves
 from service.categories import moderation_result
-from service.errors import BadRequest, content_at
+from service.errors import BadRequest
 from service.moderation_input import parse_input
 from service.policy_choice import add_policies
+from service.questions import Question, judge_in_order
 from service.runtime import Runtime, runtime_of
 from service.schemas import ModerationRequest, read_body, request_schema
 
@@ -36,44 +33,22 @@ async def create_moderation(request: Request) -> Response:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """One content, and what the caller calls its parts."""
-
-    content: Content
-    names: tuple[str, ...]
-
-
-async def _read(request: Request, runtime: Runtime) -> tuple[list[_Question], PolicySet]:
+async def _read(request: Request, runtime: Runtime) -> tuple[list[Question], PolicySet]:
     """What to judge, and by what; the body is dropped, or images would be held twice."""
     body = await read_body(request, ModerationRequest)
     policy_set = _policy_set(runtime, body)
     surface = Surface(body.surface)
     questions = [
-        _Question(Content(surface=surface, parts=found.parts, context=body.context), found.names)
+        Question(Content(surface=surface, parts=found.parts, context=body.context), found.names)
         for found in await asyncio.to_thread(parse_input, body.input)
     ]
     return questions, policy_set
 
 
 async def _answer(
-    runtime: Runtime, questions: list[_Question], policy_set: PolicySet, key: str
+    runtime: Runtime, questions: list[Question], policy_set: PolicySet, key: str
 ) -> Response:
-    deadline = time.monotonic() + runtime.settings.deadline_s
-    verdicts: list[Verdict] = []
-    for question in questions:
-        try:
-            verdict = await runtime.judging.judge(
-                question.content,
-                policy_set,
-                deadline=deadline,
-                key=key,
-                admitted=bool(verdicts),  # one at a time: a long list leaves room for others
-            )
-        except ContentError as exc:
-            where = "input" if exc.part is None else question.names[exc.part]
-            raise content_at(exc, where) from exc
-        verdicts.append(verdict)
+    verdicts = await judge_in_order(runtime, questions, policy_set, key=key)
     return JSONResponse(
         {
             "id": f"modr-{uuid.uuid4().hex}",

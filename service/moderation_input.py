@@ -39,7 +39,7 @@ def parse_input(value: Any) -> list[Input]:
         UnsupportedInput: an image or video by a remote URL, or an unknown kind of part.
     """
     if isinstance(value, str):
-        return [Input((_text(value, "input"),), ("input",))]
+        return [Input((text_part(value, "input"),), ("input",))]
     if not isinstance(value, list):
         raise BadRequest(
             "input has to be a text, a list of texts, or a list of parts", param="input"
@@ -56,7 +56,8 @@ def parse_input(value: Any) -> list[Input]:
     if all(isinstance(item, str) for item in value):
         names = [f"input[{index}]" for index in range(len(value))]
         return [
-            Input((_text(item, name),), (name,)) for item, name in zip(value, names, strict=True)
+            Input((text_part(item, name),), (name,))
+            for item, name in zip(value, names, strict=True)
         ]
     if all(isinstance(item, dict) for item in value):
         named = [_part(item, f"input[{index}]") for index, item in enumerate(value)]
@@ -66,7 +67,8 @@ def parse_input(value: Any) -> list[Input]:
     )
 
 
-def _text(text: str, where: str) -> TextPart:
+def text_part(text: str, where: str) -> TextPart:
+    """A text to judge. Raises `BadRequest`: it is empty or too long; names it."""
     if not text.strip():
         raise BadRequest(
             f"{where} is an empty text; expected something to judge",
@@ -90,7 +92,7 @@ def _part(item: dict[str, Any], where: str) -> tuple[Part, str]:
         text = item.get("text")
         if not isinstance(text, str):
             raise BadRequest(f"{where}.text has to be a text", param=f"{where}.text")
-        return _text(text, f"{where}.text"), f"{where}.text"
+        return text_part(text, f"{where}.text"), f"{where}.text"
     if kind in _FILES:
         file = item.get(kind)
         url = file.get("url") if isinstance(file, dict) else None
@@ -137,6 +139,11 @@ def decode_data_url(url: str, where: str) -> bytes:
             param=where,
             code="invalid_data_url",
         )
+    return decode_base64(payload, where)
+
+
+def decode_base64(payload: str, where: str) -> bytes:
+    """The bytes of a file. Raises `BadRequest`: not base64; names it."""
     try:
         return base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError) as exc:

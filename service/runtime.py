@@ -78,6 +78,7 @@ class Runtime:
             max_retry_after_s=min(MAX_RETRY_AFTER_S, settings.generation_deadline_s),
         )
         self._judging: Judging | None = None
+        self._checker: Checker | None = None
         self._gate: Gate | None = None
         self._image_gate: ImageGate | None = None
         self._servers = [
@@ -116,6 +117,13 @@ class Runtime:
         return self._judging
 
     @property
+    def checker(self) -> Checker:
+        """What the gate checks with. Raises `NotReady`."""
+        if self._checker is None:
+            raise self._not_ready()
+        return self._checker
+
+    @property
     def has_gate(self) -> bool:
         """Whether there is, or will be, something that answers: a generator or an upstream."""
         return self._load_generator is not None or bool(self._servers)
@@ -140,6 +148,9 @@ class Runtime:
         try:
             loading = in_background(self._load_moderator, name="load")
             self._judging = self._start_judging(await asyncio.wrap_future(loading))
+            self._checker = Checker(
+                self._judging, self.policy_set, deadline_s=self.settings.deadline_s
+            )
             in_process = None
             if self._load_generator is not None:
                 generator = await asyncio.wrap_future(
@@ -154,11 +165,8 @@ class Runtime:
                 )
             if self.has_gate:
                 self.router = self._make_router(in_process)
-                checker = Checker(
-                    self._judging, self.policy_set, deadline_s=self.settings.deadline_s
-                )
-                self._gate = self._make_gate(checker)
-                self._image_gate = ImageGate(checker, self.metrics)
+                self._gate = self._make_gate(self._checker)
+                self._image_gate = ImageGate(self._checker, self.metrics)
         except Exception as exc:
             self.failure = exc
             _log.error("the models could not be loaded", exc_info=exc)
@@ -218,17 +226,23 @@ class Runtime:
             by_model.setdefault(in_process.model_name, in_process)
         return Router(by_model, default)
 
+    @property
+    def pace(self) -> Pace:
+        """How streamed answers are checked and released."""
+        settings = self.settings
+        return Pace(
+            mode=settings.stream_mode,
+            check_every_chars=settings.check_every_chars,
+            hold_back_chars=settings.hold_back_chars,
+            window_chars=settings.window_chars,
+            idle_s=settings.idle_check_s,
+        )
+
     def _make_gate(self, checker: Checker) -> Gate:
         settings = self.settings
         options = GateOptions(
             pre_filter=settings.pre_filter,
-            pace=Pace(
-                mode=settings.stream_mode,
-                check_every_chars=settings.check_every_chars,
-                hold_back_chars=settings.hold_back_chars,
-                window_chars=settings.window_chars,
-                idle_s=settings.idle_check_s,
-            ),
+            pace=self.pace,
             blocked_prompt=settings.blocked_prompt,
             refusal_text=settings.refusal_text,
             unchecked_text=settings.unchecked_text,

@@ -33,6 +33,9 @@ PREFIX = "WARDGATE_"
 CONFIG_VARIABLE = "WARDGATE_CONFIG"
 """Names the YAML file where the command line does not."""
 
+FaceName = Literal["azure", "litellm", "llama-stack", "llm-guard", "nemo", "perspective"]
+"""The packages and services whose clients can be served."""
+
 
 class SettingsError(Exception):
     """A setting that is unknown or cannot be used; the message names it and where it stands."""
@@ -178,6 +181,11 @@ class Settings(BaseSettings):
         description="Folders of policies and policy sets laid over the built-in ones; in the"
         " environment separated like PATH.",
     )
+    faces: Annotated[tuple[FaceName, ...] | None, NoDecode] = Field(
+        None,
+        description="Whose clients are served besides OpenAI's (docs/faces.md): names, in the"
+        " environment separated by commas. All by default, none where it is empty.",
+    )
     cache_dir: Path = Field(
         Path("~/.cache/wardgate"),
         description="Where converted models live; about 600 MB.",
@@ -320,6 +328,13 @@ class Settings(BaseSettings):
     def _split_like_path(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part for part in value.split(os.pathsep) if part)
+        return value
+
+    @field_validator("faces", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
     @field_validator("cache_dir", "calibration", mode="after")

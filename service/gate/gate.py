@@ -140,7 +140,7 @@ class Gate:
             checker = self._checker.strict() if wanted and wanted.blocks_prompt else self._checker
             prompt = await check_prompt(checker, exchange.items, key=exchange.call.key)
             if not prompt.passed:
-                self._refuse(prompt, exchange.dialect.prompt_field)
+                self._refuse(prompt)
                 return prompt, None
             try:
                 reply = await (opening or exchange.open())
@@ -152,7 +152,7 @@ class Gate:
             if opening is not None:
                 await _discard(opening)
 
-    def _refuse(self, prompt: PromptCheck, field: str) -> None:
+    def _refuse(self, prompt: PromptCheck) -> None:
         """Counts a prompt that did not pass; raises where the settings ask for an error."""
         assert prompt.decisive is not None, "nothing to check passes"
         error = prompt.decisive.error
@@ -160,8 +160,8 @@ class Gate:
         if self._options.blocked_prompt == "error":
             raise error or ContentBlocked(
                 "the prompt was blocked by the content policy",
-                param=field,
                 report=prompt_report(prompt),
+                param=prompt.items[len(prompt.checks) - 1].where,
             )
 
     def _refusal_text(self, prompt: PromptCheck) -> str:
@@ -174,9 +174,8 @@ class Gate:
         dialect = exchange.dialect
         post_filter = PostFilter(
             self._answer_checker(exchange),
-            dialect,
+            exchange.dialect.reader(exchange.call.body),
             self._options.pace,
-            body=exchange.call.body,
             asked=exchange.asked,
             num_choices=exchange.num_choices,
             key=exchange.call.key,
@@ -220,7 +219,7 @@ class Gate:
     async def _checked_whole(self, exchange: Exchange, prompt: PromptCheck, answer: Json) -> Json:
         """A whole answer, with the choices that did not pass replaced."""
         texts: dict[Field, str] = {}
-        for piece in exchange.dialect.pieces(answer, exchange.call.body):
+        for piece in exchange.dialect.reader(exchange.call.body).pieces(answer):
             texts[piece.field] = texts.get(piece.field, "") + piece.text
         checker = self._answer_checker(exchange)
         room = asyncio.Semaphore(CHECKS_AT_ONCE)

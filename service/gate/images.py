@@ -56,8 +56,8 @@ class ImageGate:
             self._count("prompt_failed" if prompt.decisive.error else "prompt_blocked")
             raise prompt.decisive.error or ContentBlocked(
                 "the prompt was blocked by the content policy",
-                param="prompt",
                 report=prompt_report(prompt),
+                param=prompt.items[len(prompt.checks) - 1].where,
             )
         try:
             reply = await begin()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from moderation.content import Content
 from moderation.growing import GrowingContent
 from service.gate.checks import Check, Checker
-from service.gate.dialects.dialect import Dialect, Field, Json, Piece
+from service.gate.dialects.dialect import ChunkReader, Field, Json, Piece
 from service.gate.pace import Pace
 from service.gate.strings import unescaped
 
@@ -90,10 +90,9 @@ class PostFilter:
     def __init__(
         self,
         checker: Checker,
-        dialect: Dialect,
+        reader: ChunkReader,
         pace: Pace,
         *,
-        body: Json,
         asked: str | None,
         num_choices: int,
         key: str,
@@ -101,17 +100,15 @@ class PostFilter:
         """
         Args:
             checker: what checks the texts.
-            dialect: of the endpoint.
+            reader: of the answer's chunks.
             pace: how often, and what leaves before.
-            body: of the request.
             asked: what it is an answer to.
             num_choices: that the answer has.
             key: who asks; see `Caller`.
         """
         self._checker = checker
-        self._dialect = dialect
+        self._reader = reader
         self._pace = pace
-        self._body = body
         self._asked = asked
         self._num_choices = num_choices
         self._key = key
@@ -204,11 +201,11 @@ class PostFilter:
         return sum(len(text.unchecked) for text in self._texts.values()) < MAX_UNCHECKED_CHARS
 
     def _add(self, chunk: Json) -> None:
-        left = self._dialect.without(chunk, self._blocked)
+        left = self._reader.without(chunk, self._blocked)
         if left is None:
             return
         lengths: dict[Field, int] = {}
-        for piece in self._dialect.pieces(left, self._body):
+        for piece in self._reader.pieces(left):
             name = self._restated(piece) if piece.is_whole else piece.field
             text = self._texts.setdefault(name, _Text())
             if not piece.is_whole:
@@ -218,7 +215,7 @@ class PostFilter:
             text.is_whole = piece.is_whole
             length = len(piece.text if piece.is_whole else text.text)
             lengths[name] = max(length, lengths.get(name, 0))
-        ended = self._dialect.ended_choices(left)
+        ended = self._reader.ended_choices(left)
         self._finished |= ended
         self._held.append(_Held(left, lengths, ended))
 
@@ -289,7 +286,7 @@ class PostFilter:
         out = []
         while self._held and not self._all_blocked:
             held = self._held[0]
-            left = self._dialect.without(held.chunk, self._blocked)
+            left = self._reader.without(held.chunk, self._blocked)
             if left is not None:
                 if not self._may_leave(held):
                     break

@@ -102,7 +102,7 @@ class Running:
 
     def __init__(self, peer: Peer, cache: Path, base: Path, log: Path) -> None:
         self.peer = peer
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1"
         self._command = peer.command(cache, base, self.port)
         self._log = log
@@ -143,7 +143,7 @@ class Running:
         self._process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port: int = taken.getsockname()[1]

@@ -173,6 +173,15 @@ def _library() -> PolicyLibrary:
         ),
         PolicySet(id="reviewing", version=1, policies=rules(Action.REVIEW)),
         PolicySet(id="reading", version=1, policies=rules(), on_incomplete="allow"),
+        PolicySet(id="redacting", version=1, policies=rules(Action.REDACT)),
+        PolicySet(
+            id="mixed",
+            version=1,
+            policies=(
+                PolicyRule(id="violence", threshold=0.5, action=Action.FLAG),
+                *rules(Action.BLOCK),
+            ),
+        ),
     ]
     return replace(built_in, sets={**built_in.sets, **{item.id: item for item in more}})
 

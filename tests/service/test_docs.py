@@ -1,4 +1,4 @@
-"""`docs/service.md` says what the code does."""
+"""`docs/service.md` and `docs/faces.md` say what the code does."""
 
 from pathlib import Path
 
@@ -6,10 +6,13 @@ import pytest
 
 from service.categories import POLICY_OF_CATEGORY
 from service.errors import TABLE
+from service.faces import FACES, azure, perspective
 from service.schemas import IGNORED_FIELDS, ChatRequest
 from service.settings import Settings
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "service.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parent.parent.parent / "docs"
+PAGE = (DOCS / "service.md").read_text(encoding="utf-8")
+FACES_PAGE = (DOCS / "faces.md").read_text(encoding="utf-8")
 SETTINGS = PAGE.partition("## Settings\n")[2]
 
 
@@ -36,3 +39,19 @@ def test_the_mapping_of_categories_is_documented() -> None:
 def test_every_ignored_field_is_a_field_and_documented(name: str) -> None:
     assert name in ChatRequest.model_fields
     assert f"`{name}`" in PAGE
+
+
+@pytest.mark.parametrize("name", FACES)
+def test_every_face_and_its_paths_are_documented(name: str) -> None:
+    assert f"`{name}`" in FACES_PAGE
+    for path in FACES[name].paths:
+        assert path.partition("/{")[0] in FACES_PAGE
+
+
+def test_the_mappings_of_faces_are_documented() -> None:
+    for category, policy in azure.POLICY_OF_CATEGORY.items():
+        assert f"| `{category}` | `{policy}` |" in FACES_PAGE
+    for attribute, policy in perspective.POLICY_OF_ATTRIBUTE.items():
+        assert f"`{attribute}` is `{policy}`" in FACES_PAGE
+    bands = " | ".join(f"{score:g}" for score in (0, *azure.SEVERITY_FROM))
+    assert f"| score from | {bands} |" in FACES_PAGE

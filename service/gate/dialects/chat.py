@@ -20,7 +20,6 @@ class ChatDialect(ChoiceAnswers):
     """See `Dialect`."""
 
     endpoint = "chat/completions"
-    prompt_field = "messages"
     object_name = "chat.completion"
     chunk_object_name = "chat.completion.chunk"
     id_prefix = "chatcmpl"

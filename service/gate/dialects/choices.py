@@ -44,8 +44,12 @@ class ChoiceAnswers:
         """See `Dialect.framing`."""
         return DataFraming()
 
-    def pieces(self, answer: Json, _: Json, /) -> list[Piece]:
-        """See `Dialect.pieces`."""
+    def reader(self, _: Json, /) -> "ChoiceAnswers":
+        """See `Dialect.reader`: an answer repeats nothing of its request."""
+        return self
+
+    def pieces(self, answer: Json, /) -> list[Piece]:
+        """See `ChunkReader.pieces`."""
         beside = {key: value for key, value in answer.items() if key != "choices"}
         found = [
             Piece(Field(None, leaf.where), leaf.text)
@@ -62,14 +66,14 @@ class ChoiceAnswers:
             ]
         return found
 
-    def ended_choices(self, chunk: Json) -> frozenset[int]:
-        """See `Dialect.ended_choices`."""
+    def ended_choices(self, chunk: Json, /) -> frozenset[int]:
+        """See `ChunkReader.ended_choices`."""
         return frozenset(
             index for index, choice in choices_of(chunk) if choice.get("finish_reason") is not None
         )
 
-    def without(self, chunk: Json, choices: frozenset[int]) -> Json | None:
-        """See `Dialect.without`."""
+    def without(self, chunk: Json, choices: frozenset[int], /) -> Json | None:
+        """See `ChunkReader.without`."""
         if not choices or not chunk.get("choices"):
             return chunk
         left = [choice for index, choice in choices_of(chunk) if index not in choices]

@@ -11,7 +11,6 @@ class CompletionsDialect(ChoiceAnswers):
     """See `Dialect`."""
 
     endpoint = "completions"
-    prompt_field = "prompt"
     object_name = "text_completion"
     chunk_object_name = "text_completion"
     id_prefix = "cmpl"

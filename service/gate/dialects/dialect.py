@@ -26,6 +26,11 @@ class Item:
     role: str | None = None
     """Of a message."""
 
+    @property
+    def text(self) -> str:
+        """What it says."""
+        return "\n".join(part.text for part in self.content.parts if isinstance(part, TextPart))
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -47,13 +52,31 @@ class Piece:
     """Whether it is all of the text rather than more of it: said at once, or said again."""
 
 
+class ChunkReader(Protocol):
+    """How the chunks of an answer are read."""
+
+    def pieces(self, chunk: Json, /) -> list[Piece]:
+        """All texts of a chunk, or of a whole answer.
+
+        Raises:
+            UpstreamBroke: it holds something that cannot be judged.
+        """
+        ...
+
+    def ended_choices(self, chunk: Json, /) -> frozenset[int]:
+        """The choices of which a chunk says how they have ended."""
+        ...
+
+    def without(self, chunk: Json, choices: frozenset[int], /) -> Json | None:
+        """A chunk without these choices; None where nothing is left."""
+        ...
+
+
 class Dialect(Protocol):
     """One endpoint."""
 
     endpoint: str
     """Its path under `/v1/`."""
-    prompt_field: str
-    """The field of a request that holds what is asked."""
     last_events: frozenset[str]
     """See `Call.last_events`."""
 
@@ -78,21 +101,8 @@ class Dialect(Protocol):
         """Choices that the answer will have. Raises `BadRequest`."""
         ...
 
-    def pieces(self, answer: Json, body: Json, /) -> list[Piece]:
-        """All texts of an answer, or of a chunk of one, to the request `body`: what it repeats of
-        that is the caller's own.
-
-        Raises:
-            UpstreamBroke: it holds something that cannot be judged.
-        """
-        ...
-
-    def ended_choices(self, chunk: Json) -> frozenset[int]:
-        """The choices of which a chunk says how they have ended."""
-        ...
-
-    def without(self, chunk: Json, choices: frozenset[int]) -> Json | None:
-        """A chunk without these choices; None where nothing is left."""
+    def reader(self, body: Json, /) -> ChunkReader:
+        """What reads the answer to a request: what it repeats of that is the caller's own."""
         ...
 
     def noted(self, so_far: Json, chunk: Json) -> Json:

@@ -13,7 +13,7 @@ from typing import Any
 from service.errors import UpstreamBroke, error_body
 from service.event_stream import Framing, line_of
 from service.gate.dialects.choices import ANSWER_NAMES
-from service.gate.dialects.dialect import Field, Item, Json, Piece, entries
+from service.gate.dialects.dialect import ChunkReader, Field, Item, Json, Piece, entries
 from service.gate.dialects.responses_input import asked_of, is_opaque, read_items
 from service.gate.history import History
 from service.gate.strings import Leaf, strings
@@ -68,7 +68,6 @@ class ResponsesDialect:
     """See `Dialect`."""
 
     endpoint = "responses"
-    prompt_field = "input"
     last_events = LAST_EVENTS
 
     def __init__(self, history: History) -> None:
@@ -91,31 +90,9 @@ class ResponsesDialect:
         """See `Dialect.num_choices`."""
         return 1
 
-    def pieces(self, answer: Json, body: Json, /) -> list[Piece]:
-        """See `Dialect.pieces`; an event may say a text again that others said in pieces."""
-        if answer.get("object") == "response":
-            return _joined(_leaves_of_response(answer, body), is_whole=True)
-        found: list[Piece] = []
-        for key, value in answer.items():
-            _refuse_file(answer, value)
-            if key == "response" and isinstance(value, dict):
-                found += _joined(_leaves_of_response(value, body), is_whole=True)
-                continue
-            place = _place(answer, key)
-            if place is not None:
-                leaves = strings(value, names=_ITEM_NAMES, path=place.path)
-            else:  # nobody knows what it is: a text of its own, that may go on
-                leaves = strings({key: value}, names=_ITEM_NAMES, path=_unknown(answer))
-            found += _joined(leaves, is_whole=place is not None and place.is_whole)
-        return found
-
-    def ended_choices(self, chunk: Json) -> frozenset[int]:
-        """See `Dialect.ended_choices`."""
-        return frozenset({0} if chunk.get("type") in LAST_EVENTS else ())
-
-    def without(self, chunk: Json, choices: frozenset[int]) -> Json | None:
-        """See `Dialect.without`."""
-        return None if choices else chunk
+    def reader(self, body: Json, /) -> ChunkReader:
+        """See `Dialect.reader`."""
+        return _EventReader(body)
 
     def noted(self, so_far: Json, chunk: Json) -> Json:
         """See `Dialect.noted`: the last number, and the answer as it was when it began."""
@@ -204,6 +181,39 @@ class ResponsesDialect:
         """See `Dialect.whole_of`: the last event holds it."""
         response: Json = chunks[-1]["response"]
         return response
+
+
+class _EventReader:
+    """See `ChunkReader`; an event may say a text again that others said in pieces."""
+
+    def __init__(self, body: Json) -> None:
+        self._body = body
+
+    def pieces(self, answer: Json, /) -> list[Piece]:
+        """See `ChunkReader.pieces`."""
+        if answer.get("object") == "response":
+            return _joined(_leaves_of_response(answer, self._body), is_whole=True)
+        found: list[Piece] = []
+        for key, value in answer.items():
+            _refuse_file(answer, value)
+            if key == "response" and isinstance(value, dict):
+                found += _joined(_leaves_of_response(value, self._body), is_whole=True)
+                continue
+            place = _place(answer, key)
+            if place is not None:
+                leaves = strings(value, names=_ITEM_NAMES, path=place.path)
+            else:  # nobody knows what it is: a text of its own, that may go on
+                leaves = strings({key: value}, names=_ITEM_NAMES, path=_unknown(answer))
+            found += _joined(leaves, is_whole=place is not None and place.is_whole)
+        return found
+
+    def ended_choices(self, chunk: Json, /) -> frozenset[int]:
+        """See `ChunkReader.ended_choices`."""
+        return frozenset({0} if chunk.get("type") in LAST_EVENTS else ())
+
+    def without(self, chunk: Json, choices: frozenset[int], /) -> Json | None:
+        """See `ChunkReader.without`."""
+        return None if choices else chunk
 
 
 class _EventFraming:

@@ -90,7 +90,8 @@ def test_an_answer_comes_back_as_it_was_made(url: str, told: Told) -> None:
 
 
 def test_chunks_come_back_as_they_were_made(url: str, told: Told) -> None:
-    steps = [*said("One. ", "Two.")[:-1], {**chunk({}), "choices": [], "usage": {"x": 1}}, DONE]
+    usage = {**chunk({}), "choices": [], "usage": {"x": 1}}
+    steps: list[Step] = [*said("One. ", "Two.")[:-1], usage, DONE]
     events = streamed(url, told, steps)
     events[-2].pop("wardgate")
     assert events == steps[:-1]
@@ -189,8 +190,7 @@ def test_every_text_of_an_answer_is_content(url: str, told: Told, answer: Json) 
 )
 def test_every_text_of_a_chunk_is_content(url: str, told: Told, delta: Json) -> None:
     good = {"content": "A good first sentence. "}
-    steps = [chunk(good), Pause(0.3), chunk(delta), chunk({"content": "More."}), DONE]
-    told.steps = steps
+    told.steps = [chunk(good), Pause(0.3), chunk(delta), chunk({"content": "More."}), DONE]
     response = ask(url, chat_body(stream=True))
     assert "BAD" not in response.text
     events = stream_events(response)
@@ -213,7 +213,7 @@ def test_a_text_that_is_cut_anywhere_is_one_text(url: str, told: Told) -> None:
 
 
 def test_choices_are_cut_off_one_by_one(url: str, told: Told) -> None:
-    steps = [
+    steps: list[Step] = [
         chunk({"content": "Good. "}),
         chunk({"content": "BAD "}, index=1),
         chunk({"content": "Also good."}),
@@ -255,7 +255,8 @@ def test_a_choice_that_has_ended_leaves_while_others_go_on(url: str, told: Told)
 
 
 def test_the_server_sees_that_an_answer_is_not_wanted_any_more(url: str, told: Told) -> None:
-    steps = [chunk({"content": "BAD "}), *[Pause(0.05), chunk({"content": "more "})] * 200, DONE]
+    more: list[Step] = [Pause(0.05), chunk({"content": "more "})]
+    steps: list[Step] = [chunk({"content": "BAD "}), *more * 200, DONE]
     events = streamed(url, told, steps)
     assert reasons(events) == {0: "content_filter"}
     assert told.left.wait(5)
@@ -291,10 +292,7 @@ def test_nonsense_in_a_stream_is_an_error(
 ) -> None:
     told.steps = [*([chunk({"role": "assistant"})] if has_begun else []), *steps]
     response = ask(url, chat_body(stream=True))
-    if has_begun:
-        error = stream_events(response)[-1]["error"]
-    else:
-        error = error_of(response, 502)
+    error = stream_events(response)[-1]["error"] if has_begun else error_of(response, 502)
     assert error["code"] == "upstream_broke"
     assert words in error["message"]
     assert "BAD" not in response.text
@@ -385,7 +383,8 @@ def test_completions_without_roles(url: str, told: Told) -> None:
 
     def complete(**body: Any) -> Json:
         answer = httpx.post(f"{url}/v1/completions", json={"model": "m", **body}, timeout=10)
-        return answer.json()
+        found: Json = answer.json()
+        return found
 
     told.whole = say("Fine.")
     assert complete(prompt="Hi")["choices"][0]["text"] == "Fine."

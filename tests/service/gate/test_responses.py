@@ -480,8 +480,9 @@ def test_a_blocked_prompt_is_an_error_where_the_settings_say_so(told: Told) -> N
 
 
 @pytest.fixture
-def client(url: str) -> OpenAI:
-    return OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+def client(url: str) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield client
 
 
 def test_the_official_client_reads_whole_answers(client: OpenAI, told: Told) -> None:

@@ -1,0 +1,58 @@
+"""The contents that one request asks about: judged one after the other, by one deadline."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moderation.content import Content
+from moderation.errors import ContentError
+from moderation.verdict import Verdict
+from policies import Action, PolicySet
+from service.errors import content_at
+from service.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One content, and what the caller calls its parts."""
+
+    content: Content
+    names: tuple[str, ...]
+
+
+async def judge_in_order(
+    runtime: Runtime,
+    questions: Sequence[Question],
+    policy_set: PolicySet,
+    *,
+    key: str,
+    where: str = "input",
+    until: frozenset[Action] = frozenset(),
+) -> list[Verdict]:
+    """The verdicts on some contents, in their order.
+
+    Args:
+        runtime: its `deadline_s` is for all of them together.
+        questions: judged one at a time, so that a long list leaves room for others.
+        policy_set: what to judge them by.
+        key: who asks; see `Caller`.
+        where: what the caller calls the whole of a content.
+        until: actions after which the rest need not be judged.
+
+    Raises:
+        BadRequest: a content that cannot be judged, named as the caller wrote it.
+        ModerationError: see `Judging.judge`.
+    """
+    deadline = time.monotonic() + runtime.settings.deadline_s
+    verdicts: list[Verdict] = []
+    for question in questions:
+        try:
+            verdict = await runtime.judging.judge(
+                question.content, policy_set, deadline=deadline, key=key, admitted=bool(verdicts)
+            )
+        except ContentError as exc:
+            raise content_at(exc, where if exc.part is None else question.names[exc.part]) from exc
+        verdicts.append(verdict)
+        if verdict.action in until:
+            break
+    return verdicts

@@ -1,0 +1,251 @@
+"""The middleware around somebody else's application, over a real socket."""
+
+import asyncio
+import io
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from PIL import Image
+from starlette.middleware.gzip import GZipMiddleware
+
+from moderation.errors import Unscorable
+from service.guard import Guard, Rule
+from service.guard.rules import texts_at
+from service.runtime import Runtime
+from tests.service.scripted import (
+    LIBRARY,
+    ScriptedEngine,
+    bad_is_bad,
+    error_of,
+    scripted_moderator,
+    settings,
+    wait_until,
+)
+
+
+@dataclass
+class Application:
+    """Somebody's application: it answers what it was told to, and notes what it was asked."""
+
+    asked: list[Any] = field(default_factory=list)
+    answer: Response = field(default_factory=lambda: JSONResponse({"answer": "Fine."}))
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def app(self) -> FastAPI:
+        app = FastAPI()
+
+        @app.post("/chat")
+        @app.post("/open")
+        async def chat(request: Request) -> Response:
+            body = await request.body()
+            self.asked.append(body)
+            return self.answer
+
+        return app
+
+
+@contextmanager
+def guarded(
+    application: Application, engine: ScriptedEngine, *rules: Rule, **changes: Any
+) -> Iterator[str]:
+    runtime = Runtime(
+        settings(**changes),
+        LIBRARY,
+        load_moderator=lambda: scripted_moderator(engine),
+        load_generator=None,
+    )
+    app = application.app()
+    app.add_middleware(GZipMiddleware, minimum_size=1)
+    app.add_middleware(Guard, runtime=runtime, rules=rules or [Rule(path="/chat")])
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(15)
+        listener.close()
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def application() -> Application:
+    return Application()
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine(bad_is_bad)
+
+
+@pytest.fixture
+def url(application: Application, engine: ScriptedEngine) -> Iterator[str]:
+    with guarded(application, engine) as url:
+        yield url
+
+
+def ask(url: str, body: Any, path: str = "/chat") -> httpx.Response:
+    return httpx.post(url + path, json=body, timeout=15)
+
+
+def test_what_passes_is_as_the_application_made_it(url: str, application: Application) -> None:
+    response = httpx.post(f"{url}/chat", content=b'{"q":  "Hi"}', timeout=15)
+    assert response.json() == {"answer": "Fine."}
+    assert application.asked == [b'{"q":  "Hi"}']
+
+
+def test_the_application_never_sees_a_request_that_is_blocked(
+    url: str, application: Application
+) -> None:
+    error = error_of(ask(url, {"deep": [{"q": "BAD"}]}), 400)
+    assert error["code"] == "content_filter"
+    assert error["wardgate"]["messages"][0]["where"] == "deep[0].q"
+    assert application.asked == []
+
+
+def test_other_routes_are_not_looked_at(url: str, application: Application) -> None:
+    application.answer = JSONResponse({"answer": "BAD"})
+    assert ask(url, {"q": "BAD"}, "/open").json() == {"answer": "BAD"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        JSONResponse({"deep": [{"answer": "BAD"}]}),
+        JSONResponse({"detail": "BAD"}, 500),
+        PlainTextResponse("BAD"),
+        Response(b"BAD, and no JSON", media_type="application/octet-stream"),
+    ],
+    ids=["JSON", "an error", "text", "anything"],
+)
+def test_an_answer_that_violates_never_leaves(
+    url: str, application: Application, answer: Response
+) -> None:
+    application.answer = answer
+    response = ask(url, {"q": "Hi"})
+    assert "BAD" not in response.text
+    assert error_of(response, 400)["code"] == "content_filter"
+
+
+def test_an_image_that_cannot_be_judged_follows_on_error(
+    application: Application, engine: ScriptedEngine
+) -> None:
+    data = io.BytesIO()
+    Image.new("RGB", (64, 64), "white").save(data, "PNG")
+    application.answer = Response(data.getvalue(), media_type="image/png")
+    with guarded(application, engine) as url:
+        error = error_of(ask(url, {"q": "Hi"}), 400)
+        assert "could not be checked" in error["message"]
+    with guarded(application, engine, policy_set="opened") as url:
+        assert ask(url, {"q": "Hi"}).content == data.getvalue()
+
+
+async def spoken(*pieces: bytes) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+        await asyncio.sleep(0.05)
+
+
+def test_a_stream_leaves_as_it_came_up_to_what_violates(url: str, application: Application) -> None:
+    good = b': hi\n\ndata: {"text": "A good first sentence. "}\n\n'
+    bad = (b'data: {"text": "B', b'AD"}\r\n\r\ndata: {"text": "more"}\n\n')
+    application.answer = StreamingResponse(
+        spoken(good, b"", b"", b"", b"", b"", b"", b"", b"", b"", b"", *bad),
+        media_type="text/event-stream",
+    )
+    response = ask(url, {"q": "Hi"})
+    assert response.status_code == 200
+    first, _, rest = response.text.partition('data: {"error"')
+    assert first.encode() == good
+    assert '"code":"content_filter"' in rest
+    assert "BAD" not in response.text
+    application.answer = StreamingResponse(
+        spoken(good, b"data: [DONE]\n\n"), media_type="text/event-stream"
+    )
+    assert ask(url, {"q": "Hi"}).content == good + b"data: [DONE]\n\n"
+
+
+def test_streamed_text_ends_before_what_violates(url: str, application: Application) -> None:
+    letter = "é".encode()
+    data = [b"A good first sentence. ", letter[:1], letter[1:], b" BAD ", b"more"]
+    application.answer = StreamingResponse(spoken(*data[:3]), media_type="text/plain")
+    assert ask(url, {"q": "Hi"}).text == "A good first sentence. é"
+    application.answer = StreamingResponse(spoken(*data), media_type="text/plain")
+    response = ask(url, {"q": "Hi"})
+    assert "A good first sentence. é".startswith(response.text)
+    assert response.text
+
+
+def test_rules_name_the_places(application: Application, engine: ScriptedEngine) -> None:
+    rule = Rule(path="/ch*", request=("messages.*.content",), response=("choices.0.text",))
+    with guarded(application, engine, rule) as url:
+        body = {"note": "BAD", "messages": [{"content": "Hi"}, {"content": ["So"]}]}
+        application.answer = JSONResponse(
+            {"id": "BAD", "choices": [{"text": "a"}, {"text": "BAD"}]}
+        )
+        assert ask(url, body).status_code == 200
+        body["messages"][1]["content"] = [{"deep": "BAD"}]  # type: ignore[index]
+        assert ask(url, body).status_code == 400
+        application.answer = JSONResponse({"choices": [{"text": "BAD"}]})
+        assert ask(url, {"messages": []}).status_code == 400
+
+
+def test_a_place_is_what_stands_below_it_and_each_text_counts_once() -> None:
+    value = {"a": [{"b": "1", "c": ["2"]}, {"b": "3"}], "d": "4"}
+    assert [leaf.text for leaf in texts_at(value, ("a.*.b", "a.0", "x.y"))] == ["1", "3", "2"]
+    assert [leaf.text for leaf in texts_at(value, ("**",))] == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(("policy_set", "status"), [("closed", 500), ("opened", 200)])
+def test_a_failed_check_follows_on_error(
+    application: Application, policy_set: str, status: int
+) -> None:
+    def fail(_: str) -> float:
+        raise Unscorable("NaN")
+
+    with guarded(application, ScriptedEngine(fail), policy_set=policy_set) as url:
+        assert ask(url, {"q": "Hi"}).status_code == status
+    assert bool(application.asked) is (status == 200)
+
+
+def test_a_body_that_cannot_be_read_is_refused(url: str, application: Application) -> None:
+    for content in (b"{", b"\xff", b"[" * 100_000):
+        error = error_of(httpx.post(f"{url}/chat", content=content), 400)
+        assert error["code"] == "invalid_json"
+    big = httpx.post(f"{url}/chat", content=b'"' + b"a" * 2**21 + b'"')
+    assert error_of(big, 413)["code"] == "body_too_large"
+    assert application.asked == []
+
+
+def test_an_application_that_fails_is_its_own_500(url: str, application: Application) -> None:
+    application.answer = StreamingResponse(None)  # type: ignore[arg-type]
+    assert ask(url, {"q": "Hi"}).status_code == 500
+    application.answer = JSONResponse({})
+    assert ask(url, {"q": "Hi"}).status_code == 200
+
+
+def test_a_client_who_leaves_ends_the_application(url: str, application: Application) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b'data: {"text": "Some good words here. "}\n\n'
+                await asyncio.sleep(0.01)
+        finally:
+            application.ended.set()
+
+    application.answer = StreamingResponse(endless(), media_type="text/event-stream")
+    with httpx.stream("POST", f"{url}/chat", json={"q": "Hi"}) as response:
+        assert next(response.iter_lines())
+    assert application.ended.wait(5)
