@@ -10,7 +10,6 @@ import asyncio
 import bisect
 import itertools
 import json
-import os
 import re
 import sys
 import time
@@ -22,7 +21,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.gate.scripts import KINDS, Json, Said, Script, joined, make_script
 
-TIMEOUT_S = 120.0
+TIMEOUT_S = 300.0
 """Of one stream; then it has stalled."""
 _PLACE = tuple[int | None, str]
 
@@ -36,7 +35,7 @@ class Task:
     seed: int
     streams: int
     at_once: int
-    passed: str
+    passed: str = ""
     """File of what the classifier passed, written once all is read: lines of [time, number of the
     stream, text]."""
 
@@ -74,6 +73,9 @@ class Measured:
     """Streams with a choice that violates and does not end with `content_filter`."""
     invalid: dict[int, str] = field(default_factory=dict)
     """Streams that are no valid events up to [DONE], and why."""
+    refused: int = 0
+    """With 429."""
+    refused_without_retry_after: int = 0
     events: int = 0
     comments: int = 0
     slowest_s: float = 0.0
@@ -183,6 +185,10 @@ def measure(
         found.events += len(stream.events)
         found.comments += stream.comments
         found.slowest_s = max(found.slowest_s, stream.seconds)
+        if stream.status == 429:
+            found.refused += 1
+            found.refused_without_retry_after += stream.retry_after is None
+            continue
         if stream.problem is not None or stream.status != 200:
             found.invalid[stream.index] = stream.problem or f"status {stream.status}"
         _measure_stream(script, stream, passed.get(stream.index, []), found)
@@ -213,11 +219,9 @@ def _measure_stream(
     if leaked:
         found.streams_that_leaked.append(stream.index)
     cut_off = script.blocked_choices
-    is_beside = any(each.choice is None and each.span for each in script.said)
-    whole = all(
-        reading.is_whole
-        for (choice, _), reading in readings.items()
-        if choice not in cut_off and not is_beside
+    ends_early = len(cut_off) == script.num_choices  # and so do the texts beside them
+    whole = ends_early or all(
+        reading.is_whole for (choice, _), reading in readings.items() if choice not in cut_off
     )
     kept = all(reasons.get(c) == "stop" for c in range(script.num_choices) if c not in cut_off)
     if not whole or not kept or any(reading.is_altered for reading in readings.values()):
@@ -235,9 +239,7 @@ class _Reading:
         self._ends = list(itertools.accumulate(map(len, said.units)))
         self._come = ""
         self._kept: int | None = None  # characters that were not taken back
-        self._covered = sorted(
-            (at, len(os.path.commonprefix([text, said.text]))) for at, text in passed
-        )
+        self._covered = sorted((at, _num_common(text, said.text)) for at, text in passed)
 
     def add(self, piece: str) -> None:
         self._come += piece
@@ -268,7 +270,13 @@ class _Reading:
 
     def num_unchecked(self, now: float) -> int:
         out = self.num_out if self._kept is None else min(self.num_out, self._kept)
-        return max(0, out - max((n for at, n in self._covered if at <= now), default=0))
+        covered = max((n for at, n in self._covered if at <= now), default=0)
+        return len(self._said.text[covered:out].rstrip())  # white space at its end says nothing
+
+
+def _num_common(left: str, right: str) -> int:
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(left), len(right)))
 
 
 def _pieces(chunk: Json) -> Iterator[tuple[_PLACE, str]]:

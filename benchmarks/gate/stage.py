@@ -1,27 +1,31 @@
-"""The gate between a scripted upstream and a scripted classifier: HTTP, streams and queues are the
-real ones."""
+"""The gate in this process, between a scripted upstream and a scripted classifier. HTTP, streams
+and queues are the real ones; upstream and observer are processes of their own."""
 
 import json
 import random
-import re
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gate.scripts import SPAN, make_script
+from benchmarks.gate.observer import Task
+from benchmarks.gate.scripts import SPAN
+from benchmarks.gate.upstream import ASKED
 from moderation.prompts import JudgePrompt
 from tests.service.scripted import TOKENIZER, ScriptedEngine, scripted_moderator, serving
-from tests.service.upstream_server import Json, Pause, Raw, Step, Told, upstream_server
 
-_ASKED = re.compile(r"stream (\d+) of (\d+)")
+PATIENT: dict[str, Any] = {"deadline_s": 300.0, "generation_deadline_s": 300.0}
+"""Settings for a machine that others use as well."""
 
 
 @dataclass
 class NotingEngine(ScriptedEngine):
-    """Says Yes exactly where a text holds a whole violating span, and notes what it passed."""
+    """Notes what it passed."""
 
     passed: list[tuple[float, int, str]] = field(default_factory=list)
     """When, in which stream, and what; by `time.monotonic()`."""
@@ -30,18 +34,14 @@ class NotingEngine(ScriptedEngine):
         """See `ScriptedEngine`."""
         scores = super().answer(prompt)
         asked = self.asked.pop()
-        stream = _ASKED.search(TOKENIZER.decode(list(prompt.prefix)))
+        stream = ASKED.search(TOKENIZER.decode(list(prompt.prefix)))
         if stream is not None and asked.score < 0.5:
             self.passed.append((asked.at, int(stream[1]), asked.text))
         return scores
 
-    def write(self, path: Path) -> None:
-        """Writes what was passed, a line each."""
-        path.write_text("".join(json.dumps(row) + "\n" for row in self.passed))
-
 
 def noting_engine(*, max_check_s: float = 0.002) -> NotingEngine:
-    """An engine that takes a random time up to `max_check_s` for a text."""
+    """Says Yes exactly where a text holds a whole violating span, after up to `max_check_s`."""
     rng = random.Random(0)
 
     def score(text: str) -> float:
@@ -51,27 +51,53 @@ def noting_engine(*, max_check_s: float = 0.002) -> NotingEngine:
     return NotingEngine(score)
 
 
-def scripted_steps(*, max_pause_s: float) -> Callable[[Json], list[Step]]:
-    """What the upstream answers a request of the observer."""
+@contextmanager
+def stage(engine: ScriptedEngine, *, max_pause_s: float = 0.08, **changes: Any) -> Iterator[str]:
+    """The URL of a gate with the shipped settings, but for `changes`."""
+    shipped = {"hold_back_chars": 64, "check_every_chars": 160, "pre_filter": "hidden"}
+    with _process("benchmarks.gate.upstream", str(max_pause_s)) as upstream:
+        upstreams = {"scripted": {"base_url": _line_from(upstream)}}
+        options = {**shipped, "upstreams": upstreams, **changes}
+        with serving(scripted_moderator(engine), **options) as url:
+            yield url
 
-    def steps(body: Json) -> list[Step]:
-        found = _ASKED.search(body["messages"][0]["content"])
-        assert found is not None, "only the observer asks"
-        script = make_script(int(found[2]), int(found[1]), max_pause_s=max_pause_s)
-        return [Raw(s) if isinstance(s, bytes) else Pause(s) for s in script.steps]
 
-    return steps
+def observed(task: Task, engine: NotingEngine) -> dict[str, Any]:
+    """What an observer measures of a task; see `Measured`. Its `passed` is written here."""
+    with _process("benchmarks.gate.observer") as observer, tempfile.TemporaryDirectory() as folder:
+        notes = Path(folder) / "passed.jsonl"
+        _line_to(observer, json.dumps(asdict(replace(task, passed=str(notes)))))
+        _line_from(observer)
+        notes.write_text("".join(json.dumps(row) + "\n" for row in engine.passed))
+        _line_to(observer, "written")
+        measured: dict[str, Any] = json.loads(_line_from(observer))
+    return measured
 
 
 @contextmanager
-def stage(engine: ScriptedEngine, told: Told, **changes: Any) -> Iterator[str]:
-    """The URL of a gate with the shipped settings, but for `changes`."""
-    shipped = {"hold_back_chars": 64, "check_every_chars": 160, "pre_filter": "hidden"}
-    with (
-        upstream_server(told) as upstream,
-        serving(
-            scripted_moderator(engine),
-            **{**shipped, "upstreams": {"scripted": {"base_url": upstream}}, **changes},
-        ) as url,
-    ):
-        yield url
+def _process(module: str, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        with process:
+            pass
+
+
+def _line_from(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None, "stdout is a pipe"
+    if not (line := process.stdout.readline()):
+        raise RuntimeError(f"{process.args} ended; its last words are on standard error")
+    return line.strip()
+
+
+def _line_to(process: "subprocess.Popen[str]", line: str) -> None:
+    assert process.stdin is not None, "stdin is a pipe"
+    process.stdin.write(line + "\n")
+    process.stdin.flush()

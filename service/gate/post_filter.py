@@ -197,9 +197,8 @@ class PostFilter:
                         self._ended, failure = True, exc
                     coming = None
                 if checking is not None and checking.done():
+                    # first: what a client takes back makes room for more that is unchecked
                     for blocked in self._note(checking.result()):
-                        for chunk in self._release():
-                            yield chunk
                         yield blocked
                     checking = None
                 for chunk in self._release():
