@@ -24,6 +24,7 @@ class ChatDialect(ChoiceAnswers):
     chunk_object_name = "chat.completion.chunk"
     id_prefix = "chatcmpl"
     inside = frozenset({"message", "delta"})
+    chosen = frozenset({"arguments", "input", "parsed"})
 
     def items(self, body: Json) -> list[Item]:
         """See `Dialect.items`."""

@@ -15,6 +15,7 @@ class CompletionsDialect(ChoiceAnswers):
     chunk_object_name = "text_completion"
     id_prefix = "cmpl"
     inside = frozenset()
+    chosen = frozenset({"top_logprobs"})
 
     def items(self, body: Json) -> list[Item]:
         """See `Dialect.items`."""

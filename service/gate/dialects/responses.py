@@ -21,6 +21,8 @@ from service.gate.strings import Leaf, strings
 LAST_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 _ITEM_NAMES = ANSWER_NAMES | {"call_id", "created_by", "item_id", "obfuscation", "phase", "status"}
+_CHOSEN = frozenset({"arguments", "input", "parsed"})
+"""Objects whose keys a model wrote; see `strings`."""
 _SETTING_NAMES = _ITEM_NAMES | {
     "code",
     "effort",
@@ -201,9 +203,11 @@ class _EventReader:
                 continue
             place = _place(answer, key)
             if place is not None:
-                leaves = strings(value, names=_ITEM_NAMES, path=place.path)
+                leaves = strings(value, names=_ITEM_NAMES, chosen=_CHOSEN, path=place.path)
             else:  # nobody knows what it is: a text of its own, that may go on
-                leaves = strings({key: value}, names=_ITEM_NAMES, path=_unknown(answer))
+                leaves = strings(
+                    {key: value}, names=_ITEM_NAMES, chosen=_CHOSEN, path=_unknown(answer)
+                )
             found += _joined(leaves, is_whole=place is not None and place.is_whole)
         return found
 
@@ -242,14 +246,15 @@ def _place(event: Json, key: str) -> _Place | None:
     """Where in the answer the value of an event's key belongs; None where nobody knows."""
     stem, change = _kind(event)
     part = _part(event)
+    is_whole = change == "done"  # what is added may grow
     if key == "item":
-        return _Place(_item(event), True)
+        return _Place(_item(event), is_whole)
     if key == "part":
-        return _Place(part, True)
+        return _Place(part, is_whole)
     if key == "annotation":
-        return _Place((*part, "annotations", *_index(event, "annotation_index")), True)
+        return _Place((*part, "annotations", *_index(event, "annotation_index")), is_whole)
     if key == "logprobs":
-        return _Place((*part, "logprobs"), change == "done")
+        return _Place((*part, "logprobs"), is_whole)
     is_in_part, field = _TEXTS.get(stem, (True, ""))
     if (change, key) in (("delta", "delta"), ("done", field)):
         return _Place((*(part if is_in_part else _item(event)), field or stem), key == field)
@@ -286,7 +291,7 @@ def _leaves_of_response(response: Json, body: Json) -> Iterator[Leaf]:
         _refuse_file(response, item)
     for key, value in response.items():
         if key == "output":
-            yield from strings(value, names=_ITEM_NAMES, path=(key,))
+            yield from strings(value, names=_ITEM_NAMES, chosen=_CHOSEN, path=(key,))
             continue
         sent = {leaf.text for leaf in strings(body.get(key), keys=())}
         for leaf in strings({key: value}, names=_SETTING_NAMES):

@@ -274,6 +274,7 @@ LOGPROBS = [{"token": "Fine", "logprob": -1.0, "bytes": [], "top_logprobs": [{"t
         pytest.param(response(message("Fine.", annotations=[{"title": "BAD"}])), id="annotation"),
         pytest.param(response(**{"a key that is BAD": 1}), id="key"),
         pytest.param(response({"type": "unheard_of", "deep": [["BAD"]]}), id="unknown item"),
+        pytest.param(response({"type": "x", "arguments": {"BAD": 1}}), id="key of an argument"),
         pytest.param(response(instructions="BAD"), id="instructions that nobody gave"),
         pytest.param(response(id="This is BAD"), id="sentence for an id"),
         pytest.param(response(output="BAD"), id="output of a strange form"),
@@ -369,6 +370,14 @@ def test_another_text_in_the_place_of_one_that_passed_is_checked(url: str, told:
     assert events[-1]["type"] == "response.incomplete"
     events = streamed(url, told, begun(), said("Good."), completed(message("Quite another.")))
     assert events[-1]["response"]["output"][0]["content"][0]["text"] == "Quite another."
+
+
+def test_more_of_a_text_that_was_whole_is_an_error(url: str, told: Told) -> None:
+    """Its end has left by then, and a violation may begin there."""
+    more = {"type": "response.output_text.delta", **PLACE, "delta": " More."}
+    events = streamed(url, told, begun(), said("Good."), more, completed())
+    assert (events[-1]["type"], events[-1]["code"]) == ("error", "upstream_broke")
+    assert text_of(events) == "Good."
 
 
 def test_the_end_of_an_item_is_not_held_back_to_the_end_of_the_answer(told: Told) -> None:
