@@ -115,7 +115,7 @@ def test_a_blocked_prompt_reports_the_verdict() -> None:
     assert error == {
         "message": "blocked",
         "type": "invalid_request_error",
-        "param": None,
+        "param": "messages",
         "code": "content_filter",
         "wardgate": {"passed": False},
     }
