@@ -352,11 +352,14 @@ def test_texts_that_are_said_again_are_checked_once(
 ) -> None:
     arguments = '{"a": "\\u00e9"}'
     items = (message("One sentence. Another one."), call("weather", arguments))
+    spoken = said("One sentence. ", "Another one.")
     streamed(
         url,
         told,
         begun(),
-        said("One sentence. ", "Another one."),
+        *spoken[:-3],
+        Pause(0.7),  # it is checked meanwhile
+        *spoken[-3:],
         called("weather", arguments[:5], arguments[5:], index=1),
         completed(*items),
     )
