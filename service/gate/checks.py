@@ -1,8 +1,10 @@
 """One check of one content at the gate: a verdict, or a failure that the policy set decides on."""
 
+import asyncio
 import copy
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moderation.caller import Priority
@@ -12,10 +14,15 @@ from moderation.growing import GrowingContent
 from moderation.verdict import Verdict
 from policies import Action, PolicySet
 from service.errors import error_code
+from service.gate.dialects.dialect import Field
 from service.gate.memory import PassedMemory
+from service.gate.strings import decoded, has_coded_letters, unescaped
 from service.judging import Judging
 
 _log = logging.getLogger(__name__)
+
+CHECKS_AT_ONCE = 4
+"""Texts of one answer that are checked side by side."""
 
 PASSING = frozenset({Action.ALLOW, Action.FLAG})
 """Actions that let content through. `review` does not: nobody can review a chat in time."""
@@ -117,7 +124,50 @@ class Checker:
         except ContentError as exc:
             return self._failed(exc)
 
+    async def check_texts(
+        self,
+        texts: Mapping[Field, str],
+        *,
+        asked: str | None,
+        key: str,
+        growing: Mapping[Field, GrowingContent] | None = None,
+    ) -> dict[Field, Check]:
+        """Checks texts of one answer, some at a time. Raises `EngineClosed`.
+
+        Args:
+            texts: as they came.
+            asked: what it is an answer to.
+            key: see `check`.
+            growing: of each text; see `Moderator.judge`.
+        """
+        room = asyncio.Semaphore(CHECKS_AT_ONCE)
+
+        async def check(name: Field, text: str) -> Check:
+            content = Content.response(read_field(name, text), context=asked)
+            async with room:
+                return await self.check_answer(
+                    content, key=key, growing=growing[name] if growing else None
+                )
+
+        checks = await asyncio.gather(*(check(*item) for item in texts.items()))
+        return dict(zip(texts, checks, strict=True))
+
     def _failed(self, exc: ModerationError) -> Check:
         """What follows from having no verdict."""
         _log.warning("a check failed: %s; on_error is %s", exc, self._policy_set.on_error)
         return Check(self._policy_set.on_error == "allow", None, exc)
+
+
+def read_field(name: Field, text: str) -> str:
+    """What a text of an answer says: the arguments of a tool are JSON in a text, and any other may
+    be; a character that came in two halves is one."""
+    return unescaped(text) if _is_json(name) else decoded(text)
+
+
+def may_have_escapes(name: Field, text: str) -> bool:
+    """Whether `read_field` may be shorter than the text."""
+    return _is_json(name) or has_coded_letters(text)
+
+
+def _is_json(name: Field) -> bool:
+    return name.name.endswith("arguments")

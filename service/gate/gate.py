@@ -12,19 +12,16 @@ from typing import Literal
 
 from moderation.content import Content
 from moderation.errors import ModerationError
-from service.errors import ContentBlocked, UpstreamRefused
+from service.errors import ContentBlocked, UpstreamBroke, UpstreamRefused
 from service.gate.checks import Check, Checker
 from service.gate.dialects.dialect import Dialect, Field, Item, Json
 from service.gate.inline_moderation import InlineModeration, side_of, unanswered
 from service.gate.pace import Pace
-from service.gate.post_filter import Blocked, Passed, PostFilter, read_field
+from service.gate.post_filter import MAX_TEXTS, Passed, PostFilter
 from service.gate.pre_filter import PromptCheck, check_prompt
 from service.gate.report import block_report, gate_report, prompt_report
 from service.metrics import Metrics
 from service.upstreams.upstream import Call, Open, Reply, Upstream
-
-CHECKS_AT_ONCE = 4
-"""Texts of one whole answer that are checked side by side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +137,7 @@ class Gate:
             checker = self._checker.strict() if wanted and wanted.blocks_prompt else self._checker
             prompt = await check_prompt(checker, exchange.items, key=exchange.call.key)
             if not prompt.passed:
-                self._refuse(prompt, exchange.dialect.prompt_field)
+                self._refuse(prompt)
                 return prompt, None
             try:
                 reply = await (opening or exchange.open())
@@ -152,7 +149,7 @@ class Gate:
             if opening is not None:
                 await _discard(opening)
 
-    def _refuse(self, prompt: PromptCheck, field: str) -> None:
+    def _refuse(self, prompt: PromptCheck) -> None:
         """Counts a prompt that did not pass; raises where the settings ask for an error."""
         assert prompt.decisive is not None, "nothing to check passes"
         error = prompt.decisive.error
@@ -160,8 +157,8 @@ class Gate:
         if self._options.blocked_prompt == "error":
             raise error or ContentBlocked(
                 "the prompt was blocked by the content policy",
-                param=field,
                 report=prompt_report(prompt),
+                param=prompt.items[len(prompt.checks) - 1].where,
             )
 
     def _refusal_text(self, prompt: PromptCheck) -> str:
@@ -174,9 +171,8 @@ class Gate:
         dialect = exchange.dialect
         post_filter = PostFilter(
             self._answer_checker(exchange),
-            dialect,
+            exchange.dialect.reader(exchange.call.body),
             self._options.pace,
-            body=exchange.call.body,
             asked=exchange.asked,
             num_choices=exchange.num_choices,
             key=exchange.call.key,
@@ -199,7 +195,7 @@ class Gate:
                 report = gate_report(prompt, post_filter.check)
                 report["blocked"] = block_report(event)
                 moderation = _moderation(exchange, prompt, post_filter.checks)
-                for choice in self._choices_of(event, exchange):
+                for choice in sorted(event.choices):
                     *first, last = dialect.cut_off(body, so_far, choice)
                     for chunk in first:
                         yield chunk
@@ -212,27 +208,16 @@ class Gate:
         for chunk in dialect.last_chunks(body, so_far, usage, moderation):
             yield chunk
 
-    @staticmethod
-    def _choices_of(blocked: Blocked, exchange: Exchange) -> list[int]:
-        every = list(range(exchange.num_choices))
-        return every if blocked.choice is None else [blocked.choice]
-
     async def _checked_whole(self, exchange: Exchange, prompt: PromptCheck, answer: Json) -> Json:
         """A whole answer, with the choices that did not pass replaced."""
         texts: dict[Field, str] = {}
-        for piece in exchange.dialect.pieces(answer, exchange.call.body):
+        for piece in exchange.dialect.reader(exchange.call.body).pieces(answer):
             texts[piece.field] = texts.get(piece.field, "") + piece.text
-        checker = self._answer_checker(exchange)
-        room = asyncio.Semaphore(CHECKS_AT_ONCE)
-
-        async def check(name: Field, text: str) -> Check:
-            async with room:
-                content = Content.response(read_field(name, text), context=exchange.asked)
-                return await checker.check_answer(content, key=exchange.call.key)
-
+        if len(texts) > MAX_TEXTS:
+            raise UpstreamBroke(f"the upstream answered with more than {MAX_TEXTS} texts")
         said = {name: text for name, text in texts.items() if text.strip()}
-        checks = dict(
-            zip(said, await asyncio.gather(*(check(*item) for item in said.items())), strict=True)
+        checks = await self._answer_checker(exchange).check_texts(
+            said, asked=exchange.asked, key=exchange.call.key
         )
         blocked = {name: check for name, check in checks.items() if not check.passed}
         decisive = next(iter(blocked.values()), None) or _of_the_longest(checks, said)

@@ -18,10 +18,10 @@ from service.errors import (
     UpstreamBroke,
     UpstreamRefused,
 )
-from service.gate.checks import Check, Checker
+from service.gate.checks import CHECKS_AT_ONCE, Check, Checker
 from service.gate.dialects.dialect import Item, Json, parts_of
 from service.gate.dialects.other_fields import item_of_other_fields
-from service.gate.gate import CHECKS_AT_ONCE, vetted
+from service.gate.gate import vetted
 from service.gate.pre_filter import PromptCheck, check_prompt
 from service.gate.report import check_report, gate_report, prompt_report
 from service.gate.strings import strings
@@ -56,8 +56,8 @@ class ImageGate:
             self._count("prompt_failed" if prompt.decisive.error else "prompt_blocked")
             raise prompt.decisive.error or ContentBlocked(
                 "the prompt was blocked by the content policy",
-                param="prompt",
                 report=prompt_report(prompt),
+                param=prompt.items[len(prompt.checks) - 1].where,
             )
         try:
             reply = await begin()

@@ -38,6 +38,10 @@ class PassedMemory:
 
 
 def _key(content: Content, policy_set: PolicySet) -> str:
-    texts = [part.text if isinstance(part, TextPart) else part.data.hex() for part in content.parts]
-    seen = json.dumps([content.surface, content.context, texts, policy_set.hash])
+    # a text that spells an image's bytes is not that image
+    parts = [
+        ["text", part.text] if isinstance(part, TextPart) else ["file", part.data.hex()]
+        for part in content.parts
+    ]
+    seen = json.dumps([content.surface, content.context, parts, policy_set.hash])
     return hashlib.sha256(seen.encode()).hexdigest()

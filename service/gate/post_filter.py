@@ -6,20 +6,25 @@ is text in them the dialect says; it says so for every string that it does not k
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from moderation.content import Content
 from moderation.growing import GrowingContent
-from service.gate.checks import Check, Checker
+from service.errors import UpstreamBroke
+from service.gate.checks import Check, Checker, may_have_escapes
 from service.gate.dialects.dialect import ChunkReader, Field, Json, Piece
 from service.gate.pace import Pace
-from service.gate.strings import unescaped
+from service.gate.strings import MAX_ESCAPE_CHARS
 
 MAX_UNCHECKED_CHARS = 32_768
 """No more is read ahead of the checks: an upstream faster than the classifier has to wait."""
+MAX_HELD_CHUNKS = 32_768
+"""Likewise, where the chunks say little or nothing."""
+MAX_TEXTS = 1024
+"""Of one answer: 128 choices with a few each. Every one of them costs checks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +48,12 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """Nothing more leaves of a choice; of all of them where it is None."""
+    """Nothing more leaves of some choices."""
 
-    choice: int | None
+    field: Field
+    """Where the violation is."""
+    choices: frozenset[int]
+    """That of the field; all of them where it stands beside the choices."""
     check: Check
     retraction: Retraction | None
 
@@ -64,6 +72,27 @@ class _Text:
     growing: GrowingContent = field(default_factory=GrowingContent)
     is_whole: bool = False
     """Whether the answer said so: no more of it is expected."""
+
+    def add(self, piece: Piece) -> int:
+        """More of it, or all of it, see `may_be`; returns the length up to the end of the piece.
+        White space at its beginning says nothing, so there is nothing to check.
+
+        Raises:
+            UpstreamBroke: more of a text that was whole.
+        """
+        if self.is_whole and not piece.is_whole:
+            raise UpstreamBroke("the upstream goes on with a text after it has said all of it")
+        self.is_whole = piece.is_whole
+        more = piece.text[len(self.text) :] if piece.is_whole else piece.text
+        is_silent = self.check is None and self.checked == len(self.text) and not more.strip()
+        self.text += more
+        if is_silent:
+            self.checked = len(self.text)
+        return len(piece.text) if piece.is_whole else len(self.text)
+
+    def may_be(self, whole: str) -> bool:
+        """Whether a text said whole is this one, or the beginning of it, or goes on with it."""
+        return self.text.startswith(whole) or (not self.is_whole and whole.startswith(self.text))
 
     @property
     def unchecked(self) -> str:
@@ -93,7 +122,6 @@ class PostFilter:
         reader: ChunkReader,
         pace: Pace,
         *,
-        body: Json,
         asked: str | None,
         num_choices: int,
         key: str,
@@ -103,17 +131,15 @@ class PostFilter:
             checker: what checks the texts.
             reader: of the answer's chunks.
             pace: how often, and what leaves before.
-            body: of the request.
             asked: what it is an answer to.
-            num_choices: that the answer has.
+            num_choices: that were asked for.
             key: who asks; see `Caller`.
         """
         self._checker = checker
         self._reader = reader
         self._pace = pace
-        self._body = body
         self._asked = asked
-        self._num_choices = num_choices
+        self._choices = frozenset(range(num_choices))  # and any other that comes
         self._key = key
         self._texts: dict[Field, _Text] = {}
         self._held: deque[_Held] = deque()
@@ -121,7 +147,7 @@ class PostFilter:
         self._blocked: frozenset[int] = frozenset()
         self._all_blocked = False
         self._ended = False
-        self._idle = False
+        self._spoke_at = time.monotonic()
         self._decisive: Check | None = None
 
     @property
@@ -155,6 +181,7 @@ class PostFilter:
 
         Raises:
             ModerationError, ServiceError: from `chunks`.
+            UpstreamBroke: the answer has too many texts, or goes on without one.
             EngineClosed: the service is stopping.
         """
         coming: asyncio.Future[Json] | None = None
@@ -164,16 +191,23 @@ class PostFilter:
             while not self._all_blocked:
                 if coming is None and not self._ended and self._has_room:
                     coming = asyncio.ensure_future(anext(chunks))
-                if checking is None and (due := self._due()):
+                idle_in_s = self._spoke_at + self._pace.idle_s - time.monotonic()
+                if checking is None and (due := self._due(is_idle=idle_in_s <= 0)):
                     checking = asyncio.ensure_future(self._check(due))
                 waiting = {work for work in (coming, checking) if work is not None}
-                if not waiting:
+                if not waiting and self._ended:
                     break
-                timeout = self._pace.idle_s if checking is None and not self._idle else None
-                done, _ = await asyncio.wait(
-                    waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+                if not waiting:  # no room, and nothing to check that would make some
+                    self._ended = True
+                    failure = UpstreamBroke("the upstream goes on with chunks that say nothing")
+                    for chunk in self._release():
+                        yield chunk
+                    continue
+                await asyncio.wait(
+                    waiting,
+                    timeout=idle_in_s if checking is None and idle_in_s > 0 else None,
+                    return_when=asyncio.FIRST_COMPLETED,
                 )
-                self._idle = not done
                 if coming is not None and coming.done():
                     try:
                         self._add(coming.result())
@@ -183,9 +217,8 @@ class PostFilter:
                         self._ended, failure = True, exc
                     coming = None
                 if checking is not None and checking.done():
+                    # first: what a client takes back makes room for more that is unchecked
                     for blocked in self._note(checking.result()):
-                        for chunk in self._release():
-                            yield chunk
                         yield blocked
                     checking = None
                 for chunk in self._release():
@@ -201,23 +234,24 @@ class PostFilter:
 
     @property
     def _has_room(self) -> bool:
-        return sum(len(text.unchecked) for text in self._texts.values()) < MAX_UNCHECKED_CHARS
+        if len(self._held) >= MAX_HELD_CHUNKS:
+            return False
+        unchecked = sum(len(text.text) - text.checked for text in self._texts.values())
+        return self._pace.mode == "final" or unchecked < MAX_UNCHECKED_CHARS
 
     def _add(self, chunk: Json) -> None:
         left = self._reader.without(chunk, self._blocked)
         if left is None:
             return
         lengths: dict[Field, int] = {}
-        for piece in self._reader.pieces(left, self._body):
+        for piece in self._reader.pieces(left):
             name = self._restated(piece) if piece.is_whole else piece.field
+            if name not in self._texts and len(self._texts) >= MAX_TEXTS:
+                raise UpstreamBroke(f"the upstream answers with more than {MAX_TEXTS} texts")
             text = self._texts.setdefault(name, _Text())
-            if not piece.is_whole:
-                text.text += piece.text
-            elif len(piece.text) > len(text.text):
-                text.text = piece.text
-            text.is_whole = piece.is_whole
-            length = len(piece.text if piece.is_whole else text.text)
-            lengths[name] = max(length, lengths.get(name, 0))
+            lengths[name] = max(text.add(piece), lengths.get(name, 0))
+            self._spoke_at = time.monotonic()
+        self._choices |= {name.choice for name in lengths if name.choice is not None}
         ended = self._reader.ended_choices(left)
         self._finished |= ended
         self._held.append(_Held(left, lengths, ended))
@@ -227,20 +261,21 @@ class PostFilter:
         again. Where it is another than was said in its place, it is a text of its own."""
         name = piece.field
         number = 1
-        while name in self._texts:
-            known = self._texts[name].text
-            if known.startswith(piece.text) or piece.text.startswith(known):
-                break
+        while name in self._texts and not self._texts[name].may_be(piece.text):
             number += 1
             name = Field(piece.field.choice, f"{piece.field.name}, version {number}")
         return name
 
-    def _due(self) -> dict[Field, int]:
+    def _due(self, *, is_idle: bool) -> dict[Field, int]:
         """What to check now, up to which length: all that is unchecked once any of it is due."""
-        unchecked = {f: t for f, t in self._open_texts() if t.unchecked.strip()}
+        unchecked = {f: t for f, t in self._open_texts() if t.checked < len(t.text)}
+        has_room = self._has_room
+        if has_room:  # else white space counts too: nothing more is read before a check
+            unchecked = {f: t for f, t in unchecked.items() if t.unchecked.strip()}
         is_due = any(
             self._is_complete(name)
-            or (self._idle and self._pace.mode != "final")
+            or (is_idle and self._pace.mode != "final")
+            or not has_room
             or self._pace.is_due(text.unchecked, nearness=text.nearness)
             for name, text in unchecked.items()
         )
@@ -253,13 +288,13 @@ class PostFilter:
         return self._ended or name.choice in self._finished or self._texts[name].is_whole
 
     async def _check(self, due: dict[Field, int]) -> list[tuple[Field, int, Check]]:
-        checks = await asyncio.gather(*(self._check_text(f, length) for f, length in due.items()))
-        return [(f, length, check) for (f, length), check in zip(due.items(), checks, strict=True)]
-
-    async def _check_text(self, name: Field, length: int) -> Check:
-        text = self._texts[name]
-        content = Content.response(read_field(name, text.text[:length]), context=self._asked)
-        return await self._checker.check_answer(content, key=self._key, growing=text.growing)
+        checks = await self._checker.check_texts(
+            {name: self._texts[name].text[:length] for name, length in due.items()},
+            asked=self._asked,
+            key=self._key,
+            growing={name: self._texts[name].growing for name in due},
+        )
+        return [(name, due[name], check) for name, check in checks.items()]
 
     def _note(self, checks: list[tuple[Field, int, Check]]) -> list[Blocked]:
         blocked = []
@@ -276,13 +311,15 @@ class PostFilter:
 
     def _block(self, name: Field, text: _Text, check: Check) -> Blocked:
         self._decisive = self._decisive or check
-        if name.choice is not None:
-            self._blocked |= {name.choice}
-        self._all_blocked = name.choice is None or len(self._blocked) >= self._num_choices
+        choices = self._choices if name.choice is None else frozenset({name.choice})
+        ended_here = choices - self._blocked
+        self._blocked |= choices
+        self._all_blocked = self._choices <= self._blocked
         retraction = None
         if text.released > text.checked:
             retraction = Retraction(name, text.checked, text.released)
-        return Blocked(name.choice, check, retraction)
+            text.released = text.checked
+        return Blocked(name, ended_here, check, retraction)
 
     def _release(self) -> list[Passed]:
         """The chunks that may leave now, in order."""
@@ -294,7 +331,8 @@ class PostFilter:
                 if not self._may_leave(held):
                     break
                 for name, length in held.lengths.items():
-                    self._texts[name].released = max(length, self._texts[name].released)
+                    if name.choice not in self._blocked:
+                        self._texts[name].released = max(length, self._texts[name].released)
                 is_end = bool(held.ended) and self._is_last_end()
                 out.append(Passed(left, is_end))
             self._held.popleft()
@@ -302,7 +340,7 @@ class PostFilter:
 
     def _is_last_end(self) -> bool:
         waiting = frozenset[int]().union(*(held.ended for held in list(self._held)[1:]))
-        return len(self._finished - waiting | self._blocked) >= self._num_choices
+        return self._choices <= self._finished - waiting | self._blocked
 
     def _may_leave(self, held: _Held) -> bool:
         texts = self._open_texts()
@@ -312,7 +350,9 @@ class PostFilter:
             return True
         if self._pace.mode == "hold":
             return all(length <= self._covered(f) for f, length in held.lengths.items())
-        exposed = sum(max(0, held.lengths.get(f, t.released) - t.checked) for f, t in texts)
+        out = {f: t.released for f, t in self._texts.items()}  # of choices that were blocked too
+        out |= {f: held.lengths[f] for f, _ in texts if f in held.lengths}
+        exposed = sum(max(0, length - self._texts[f].checked) for f, length in out.items())
         return exposed <= self._pace.window_chars
 
     def _covered(self, name: Field) -> int:
@@ -320,11 +360,7 @@ class PostFilter:
         text = self._texts[name]
         if name.choice in self._blocked:
             return len(text.text)  # nothing of it leaves anyway
-        if self._is_complete(name) and not text.unchecked.strip():
-            return len(text.text)
-        return text.checked - self._pace.hold_back_chars
-
-
-def read_field(name: Field, text: str) -> str:
-    """What a text of an answer says; the arguments of a tool are JSON in a text."""
-    return unescaped(text) if name.name.endswith("arguments") else text
+        if (self._ended or text.is_whole) and not text.unchecked.strip():
+            return len(text.text)  # nothing follows; a choice that says it has ended may go on
+        escape_chars = MAX_ESCAPE_CHARS if may_have_escapes(name, text.text) else 1
+        return text.checked - self._pace.hold_back_chars * escape_chars

@@ -48,7 +48,7 @@ def block_report(blocked: Blocked) -> dict[str, object]:
     scores = verdict.scores if verdict else ()
     taken_back = blocked.retraction
     return {
-        "choice": blocked.choice,
+        "choice": blocked.field.choice,
         "policies": [s.policy_id for s in scores if s.violates and s.mode == "enforce"],
         "failure": blocked.check.failure,
         "retract": None

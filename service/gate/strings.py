@@ -12,6 +12,10 @@ from typing import Any
 _NAME = re.compile(r"[A-Za-z0-9_.:/@+-]{0,128}")
 _KEY = re.compile(r"[A-Za-z0-9_.$-]{1,64}")
 _ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))')
+_CODED = re.compile(r"\\u([0-9a-fA-F]{4})")
+_HALF = re.compile(r"[\ud800-\udfff]")
+MAX_ESCAPE_CHARS = 12
+"""Of one character as JSON may write it: two escapes of six."""
 _ESCAPED = {"b": " ", "f": " ", "n": "\n", "r": "\n", "t": "\t"}
 
 
@@ -36,6 +40,7 @@ def strings(
     *,
     names: Collection[str] = (),
     keys: Collection[str] | None = None,
+    chosen: Collection[str] = (),
     path: tuple[str | int, ...] = (),
 ) -> Iterator[Leaf]:
     """The texts of a JSON value in order; empty ones are left out.
@@ -46,6 +51,8 @@ def strings(
             digits and `_ . : / @ + -`.
         keys: that are no content themselves; None for all that look like a key, where only the
             values are read by anyone.
+        chosen: keys of objects that a model wrote, such as the arguments of a tool where they are
+            no text: in there every key and every value is content.
         path: of `value` in something larger.
     """
     if isinstance(value, str):
@@ -55,26 +62,44 @@ def strings(
         for position, element in enumerate(value):
             index = element.get("index") if isinstance(element, dict) else None
             at = index if type(index) is int else position
-            yield from strings(element, names=names, keys=keys, path=(*path, at))
+            yield from strings(element, names=names, keys=keys, chosen=chosen, path=(*path, at))
     elif isinstance(value, dict):
         for key, element in value.items():
-            if _KEY.fullmatch(key) if keys is None else key in keys:
-                below = key
-            else:
+            below = key if _KEY.fullmatch(key) else "(value)"
+            if key and not (below == key if keys is None else key in keys):
                 yield Leaf((*path, "(key)"), key)
-                below = key if _KEY.fullmatch(key) else "(value)"
-            yield from strings(element, names=names, keys=keys, path=(*path, below))
+            if key in chosen:
+                yield from strings(element, keys=(), path=(*path, below))
+            else:
+                yield from strings(
+                    element, names=names, keys=keys, chosen=chosen, path=(*path, below)
+                )
 
 
 def unescaped(text: str) -> str:
     """A text with JSON's escapes read, also where the JSON is not finished: the arguments of a
     tool call as they stream. The same beginning always reads the same, up to an unfinished escape.
     """
-    if "\\" not in text:
+    return joined(_ESCAPE.sub(lambda found: _character(found[1], found[2]), text))
+
+
+def has_coded_letters(text: str) -> bool:
+    """Whether a text holds letters as JSON's `\\u0041`: an answer that is JSON as a whole."""
+    return _CODED.search(text) is not None
+
+
+def decoded(text: str) -> str:
+    """A text with its coded letters read, and nothing else: where it is no JSON, a backslash and a
+    letter may be a command or a path."""
+    return joined(_CODED.sub(lambda found: chr(int(found[1], 16)), text))
+
+
+def joined(text: str) -> str:
+    """A text with the two halves of a character made one; half a character is no text, and
+    becomes U+FFFD. A server may cut an answer between them, and JSON can say so."""
+    if _HALF.search(text) is None:
         return text
-    read = _ESCAPE.sub(lambda found: _character(found[1], found[2]), text)
-    # two escapes make one character outside the basic plane; half of one is no text
-    return read.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _character(code: str | None, letter: str | None) -> str:

@@ -22,7 +22,7 @@ class StreamReader:
 
     places: tuple[str, ...]
 
-    def pieces(self, chunk: Json, _: Json) -> list[Piece]:
+    def pieces(self, chunk: Json) -> list[Piece]:
         """See `Dialect.pieces`."""
         data = chunk["data"]
         if isinstance(data, str):

@@ -193,7 +193,6 @@ class _Answer:
             self._checker,
             StreamReader(self._rule.response),
             self._pace,
-            body={},
             asked=self._asked,
             num_choices=1,
             key=self._key,

@@ -6,12 +6,12 @@ no byte of an answer has come, and only where the connection was at fault.
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
-from httpx_sse import EventSource, SSEError
 
 from service.errors import (
     UpstreamBroke,
@@ -19,12 +19,17 @@ from service.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from service.json_screen import has_more_pieces
+from service.upstreams.events import EventTooLong, read_events
 from service.upstreams.upstream import Call, Json, Open
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Of an answer that is not streamed; no chat is as long."""
-MAX_EVENT_CHARS = 16 * 1024 * 1024
-"""Of one event of a stream."""
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+"""Of one event of a stream: a chat's are a few hundred, one with an image is a few million."""
+MAX_PIECES = 2_000_000
+"""Strings, commas, colons and opening brackets of one answer or event: 4,000 tokens with twenty
+alternatives each."""
 ATTEMPTS = 3
 """Of one call, where no connection can be made or it closes before any answer."""
 BACKOFF_S = 0.2
@@ -152,16 +157,18 @@ class _ServerReply:
 
     async def chunks(self) -> AsyncGenerator[Json]:
         """See `Reply.chunks`."""
-        events = EventSource(self._response).aiter_sse()
+        if "text/event-stream" not in self._response.headers.get("content-type", ""):
+            raise UpstreamBroke(f"the upstream {self._name} did not answer with a stream")
+        events = read_events(self._response.aiter_bytes(), max_event_bytes=MAX_EVENT_BYTES)
         try:
             while True:
                 async with asyncio.timeout(_seconds_left(self._call)):
-                    event = await anext(events)
-                if event.data == "[DONE]" and not self._call.last_events:
+                    data = await anext(events)
+                if data == b"[DONE]" and not self._call.last_events:
                     return
-                if event.data in ("", "[DONE]"):
+                if data in (b"", b"[DONE]"):
                     continue
-                chunk = self._parsed(event.data)
+                chunk = self._parsed(data)
                 if isinstance(chunk.get("error"), (dict, str)) or chunk.get("type") == "error":
                     raise UpstreamBroke(f"the upstream {self._name} ended its stream with an error")
                 if isinstance(usage := chunk.get("usage"), dict):
@@ -175,8 +182,11 @@ class _ServerReply:
                 f"the upstream {self._name} ended its stream without {end}; the answer may not be"
                 " whole"
             ) from None
-        except SSEError as exc:
-            raise UpstreamBroke(f"the upstream {self._name} did not answer with a stream") from exc
+        except EventTooLong as exc:
+            raise UpstreamBroke(
+                f"the upstream {self._name} sent an event that is too long: over"
+                f" {MAX_EVENT_BYTES} bytes"
+            ) from exc
         except (TimeoutError, httpx.TimeoutException) as exc:
             raise UpstreamTimeout(f"the upstream {self._name} fell silent") from exc
         except httpx.HTTPError as exc:
@@ -201,7 +211,7 @@ class _ServerReply:
             raise UpstreamBroke(
                 f"the upstream {self._name} broke off its answer ({type(exc).__name__})"
             ) from exc
-        answer = self._parsed(data)
+        answer = await asyncio.to_thread(self._parsed, data)
         usage = answer.get("usage")
         self.usage = usage if isinstance(usage, dict) else None
         return answer
@@ -210,11 +220,13 @@ class _ServerReply:
         """See `Reply.close`: the server sees the connection closed."""
         await self._response.aclose()
 
-    def _parsed(self, data: str | bytearray) -> Json:
+    def _parsed(self, data: bytes | bytearray) -> Json:
+        if has_more_pieces(data, MAX_PIECES):
+            raise UpstreamBroke(f"the upstream {self._name} sent JSON of too many pieces")
         try:
-            if len(data) > MAX_EVENT_CHARS and isinstance(data, str):
-                raise ValueError("too long")
-            value = json.loads(data, parse_constant=_no_number)
+            value = json.loads(
+                data.decode("utf-8", "replace"), parse_constant=_no_number, parse_float=_number
+            )
         except (ValueError, RecursionError) as exc:
             raise UpstreamBroke(f"the upstream {self._name} sent what is no JSON") from exc
         if not isinstance(value, dict):
@@ -224,6 +236,13 @@ class _ServerReply:
 
 def _seconds_left(call: Call) -> float:
     return max(0.0, call.deadline - time.monotonic())
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):  # JSON has no word for it, so that it could not be passed on
+        raise ValueError(f"{text} is too large")
+    return number
 
 
 def _no_number(text: str) -> float:

@@ -172,6 +172,7 @@ def _library() -> PolicyLibrary:
             policies=tuple(rule.model_copy(update={"mode": "shadow"}) for rule in rules()),
         ),
         PolicySet(id="reviewing", version=1, policies=rules(Action.REVIEW)),
+        PolicySet(id="reading", version=1, policies=rules(), on_incomplete="allow"),
         PolicySet(id="redacting", version=1, policies=rules(Action.REDACT)),
         PolicySet(
             id="mixed",
@@ -181,7 +182,6 @@ def _library() -> PolicyLibrary:
                 *rules(Action.BLOCK),
             ),
         ),
-        PolicySet(id="reading", version=1, policies=rules(), on_incomplete="allow"),
     ]
     return replace(built_in, sets={**built_in.sets, **{item.id: item for item in more}})
 

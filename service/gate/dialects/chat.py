@@ -20,11 +20,11 @@ class ChatDialect(ChoiceAnswers):
     """See `Dialect`."""
 
     endpoint = "chat/completions"
-    prompt_field = "messages"
     object_name = "chat.completion"
     chunk_object_name = "chat.completion.chunk"
     id_prefix = "chatcmpl"
     inside = frozenset({"message", "delta"})
+    chosen = frozenset({"arguments", "input", "parsed"})
 
     def items(self, body: Json) -> list[Item]:
         """See `Dialect.items`."""

@@ -27,6 +27,12 @@ ANSWER_NAMES = frozenset(
 """Fields of an answer that hold names, not content."""
 
 
+_HEAD = frozenset(
+    {"choices", "created", "id", "model", "object", "service_tier", "system_fingerprint"}
+)
+"""Fields that stand in every chunk of an answer."""
+
+
 class ChoiceAnswers:
     """Answers, whole and in chunks, that have a list of choices."""
 
@@ -39,41 +45,48 @@ class ChoiceAnswers:
     """Fields of a choice that hold its content: `message` of a whole one is `delta` in a chunk, so
     that neither belongs to the name of a field."""
     last_events: frozenset[str] = frozenset()
+    chosen: frozenset[str]
+    """Objects in a choice whose keys a model wrote; see `strings`."""
 
     def framing(self) -> Framing:
         """See `Dialect.framing`."""
         return DataFraming()
 
-    def pieces(self, answer: Json, _: Json, /) -> list[Piece]:
-        """See `Dialect.pieces`."""
+    def reader(self, _: Json, /) -> "ChoiceAnswers":
+        """See `Dialect.reader`: an answer repeats nothing of its request."""
+        return self
+
+    def pieces(self, answer: Json, /) -> list[Piece]:
+        """See `ChunkReader.pieces`."""
         beside = {key: value for key, value in answer.items() if key != "choices"}
         found = [
             Piece(Field(None, leaf.where), leaf.text)
             for leaf in strings(beside, names=ANSWER_NAMES)
         ]
         choices = answer.get("choices")
-        entries = choices if isinstance(choices, list) else [choices]
-        strange = [entry for entry in entries if not isinstance(entry, dict)]
-        found += [Piece(Field(None, "choices"), leaf.text) for leaf in strings(strange)]
+        is_list = isinstance(choices, list)
+        strange = [e for e in choices if not isinstance(e, dict)] if is_list else choices
+        found += [Piece(Field(None, "choices"), leaf.text) for leaf in strings(strange, keys=())]
         for index, choice in choices_of(answer):
             found += [
                 Piece(Field(index, self._name(leaf)), leaf.text)
-                for leaf in strings(choice, names=ANSWER_NAMES)
+                for leaf in strings(choice, names=ANSWER_NAMES, chosen=self.chosen)
             ]
         return found
 
-    def ended_choices(self, chunk: Json) -> frozenset[int]:
-        """See `Dialect.ended_choices`."""
+    def ended_choices(self, chunk: Json, /) -> frozenset[int]:
+        """See `ChunkReader.ended_choices`."""
         return frozenset(
-            index for index, choice in choices_of(chunk) if choice.get("finish_reason") is not None
+            index for index, choice in choices_of(chunk) if choice.get("finish_reason")
         )
 
-    def without(self, chunk: Json, choices: frozenset[int]) -> Json | None:
-        """See `Dialect.without`."""
+    def without(self, chunk: Json, choices: frozenset[int], /) -> Json | None:
+        """See `ChunkReader.without`."""
         if not choices or not chunk.get("choices"):
             return chunk
         left = [choice for index, choice in choices_of(chunk) if index not in choices]
-        return {**chunk, "choices": left} if left else None
+        says_more = any(chunk[name] is not None for name in chunk.keys() - _HEAD)
+        return {**chunk, "choices": left} if left or says_more else None
 
     def noted(self, so_far: Json, chunk: Json) -> Json:
         """See `Dialect.noted`: the first chunk has all that others are made of."""

@@ -11,11 +11,11 @@ class CompletionsDialect(ChoiceAnswers):
     """See `Dialect`."""
 
     endpoint = "completions"
-    prompt_field = "prompt"
     object_name = "text_completion"
     chunk_object_name = "text_completion"
     id_prefix = "cmpl"
     inside = frozenset()
+    chosen = frozenset({"top_logprobs"})
 
     def items(self, body: Json) -> list[Item]:
         """See `Dialect.items`."""

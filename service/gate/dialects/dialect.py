@@ -55,9 +55,8 @@ class Piece:
 class ChunkReader(Protocol):
     """How the chunks of an answer are read."""
 
-    def pieces(self, answer: Json, body: Json, /) -> list[Piece]:
-        """All texts of an answer, or of a chunk of one, to the request `body`: what it repeats of
-        that is the caller's own.
+    def pieces(self, chunk: Json, /) -> list[Piece]:
+        """All texts of a chunk, or of a whole answer.
 
         Raises:
             UpstreamBroke: it holds something that cannot be judged.
@@ -73,13 +72,11 @@ class ChunkReader(Protocol):
         ...
 
 
-class Dialect(ChunkReader, Protocol):
+class Dialect(Protocol):
     """One endpoint."""
 
     endpoint: str
     """Its path under `/v1/`."""
-    prompt_field: str
-    """The field of a request that holds what is asked."""
     last_events: frozenset[str]
     """See `Call.last_events`."""
 
@@ -102,6 +99,10 @@ class Dialect(ChunkReader, Protocol):
 
     def num_choices(self, body: Json, /) -> int:
         """Choices that the answer will have. Raises `BadRequest`."""
+        ...
+
+    def reader(self, body: Json, /) -> ChunkReader:
+        """What reads the answer to a request: what it repeats of that is the caller's own."""
         ...
 
     def noted(self, so_far: Json, chunk: Json) -> Json:

@@ -13,7 +13,7 @@ from typing import Any
 from service.errors import UpstreamBroke, error_body
 from service.event_stream import Framing, line_of
 from service.gate.dialects.choices import ANSWER_NAMES
-from service.gate.dialects.dialect import Field, Item, Json, Piece, entries
+from service.gate.dialects.dialect import ChunkReader, Field, Item, Json, Piece, entries
 from service.gate.dialects.responses_input import asked_of, is_opaque, read_items
 from service.gate.history import History
 from service.gate.strings import Leaf, strings
@@ -21,6 +21,8 @@ from service.gate.strings import Leaf, strings
 LAST_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 _ITEM_NAMES = ANSWER_NAMES | {"call_id", "created_by", "item_id", "obfuscation", "phase", "status"}
+_CHOSEN = frozenset({"arguments", "input", "parsed"})
+"""Objects whose keys a model wrote; see `strings`."""
 _SETTING_NAMES = _ITEM_NAMES | {
     "code",
     "effort",
@@ -68,7 +70,6 @@ class ResponsesDialect:
     """See `Dialect`."""
 
     endpoint = "responses"
-    prompt_field = "input"
     last_events = LAST_EVENTS
 
     def __init__(self, history: History) -> None:
@@ -91,31 +92,9 @@ class ResponsesDialect:
         """See `Dialect.num_choices`."""
         return 1
 
-    def pieces(self, answer: Json, body: Json, /) -> list[Piece]:
-        """See `Dialect.pieces`; an event may say a text again that others said in pieces."""
-        if answer.get("object") == "response":
-            return _joined(_leaves_of_response(answer, body), is_whole=True)
-        found: list[Piece] = []
-        for key, value in answer.items():
-            _refuse_file(answer, value)
-            if key == "response" and isinstance(value, dict):
-                found += _joined(_leaves_of_response(value, body), is_whole=True)
-                continue
-            place = _place(answer, key)
-            if place is not None:
-                leaves = strings(value, names=_ITEM_NAMES, path=place.path)
-            else:  # nobody knows what it is: a text of its own, that may go on
-                leaves = strings({key: value}, names=_ITEM_NAMES, path=_unknown(answer))
-            found += _joined(leaves, is_whole=place is not None and place.is_whole)
-        return found
-
-    def ended_choices(self, chunk: Json) -> frozenset[int]:
-        """See `Dialect.ended_choices`."""
-        return frozenset({0} if chunk.get("type") in LAST_EVENTS else ())
-
-    def without(self, chunk: Json, choices: frozenset[int]) -> Json | None:
-        """See `Dialect.without`."""
-        return None if choices else chunk
+    def reader(self, body: Json, /) -> ChunkReader:
+        """See `Dialect.reader`."""
+        return _EventReader(body)
 
     def noted(self, so_far: Json, chunk: Json) -> Json:
         """See `Dialect.noted`: the last number, and the answer as it was when it began."""
@@ -206,6 +185,41 @@ class ResponsesDialect:
         return response
 
 
+class _EventReader:
+    """See `ChunkReader`; an event may say a text again that others said in pieces."""
+
+    def __init__(self, body: Json) -> None:
+        self._body = body
+
+    def pieces(self, answer: Json, /) -> list[Piece]:
+        """See `ChunkReader.pieces`."""
+        if answer.get("object") == "response":
+            return _joined(_leaves_of_response(answer, self._body), is_whole=True)
+        found: list[Piece] = []
+        for key, value in answer.items():
+            _refuse_file(answer, value)
+            if key == "response" and isinstance(value, dict):
+                found += _joined(_leaves_of_response(value, self._body), is_whole=True)
+                continue
+            place = _place(answer, key)
+            if place is not None:
+                leaves = strings(value, names=_ITEM_NAMES, chosen=_CHOSEN, path=place.path)
+            else:  # nobody knows what it is: a text of its own, that may go on
+                leaves = strings(
+                    {key: value}, names=_ITEM_NAMES, chosen=_CHOSEN, path=_unknown(answer)
+                )
+            found += _joined(leaves, is_whole=place is not None and place.is_whole)
+        return found
+
+    def ended_choices(self, chunk: Json, /) -> frozenset[int]:
+        """See `ChunkReader.ended_choices`."""
+        return frozenset({0} if chunk.get("type") in LAST_EVENTS else ())
+
+    def without(self, chunk: Json, choices: frozenset[int], /) -> Json | None:
+        """See `ChunkReader.without`."""
+        return None if choices else chunk
+
+
 class _EventFraming:
     """Events with names and numbers; the last of them is the end."""
 
@@ -232,14 +246,15 @@ def _place(event: Json, key: str) -> _Place | None:
     """Where in the answer the value of an event's key belongs; None where nobody knows."""
     stem, change = _kind(event)
     part = _part(event)
+    is_whole = change == "done"  # what is added may grow
     if key == "item":
-        return _Place(_item(event), True)
+        return _Place(_item(event), is_whole)
     if key == "part":
-        return _Place(part, True)
+        return _Place(part, is_whole)
     if key == "annotation":
-        return _Place((*part, "annotations", *_index(event, "annotation_index")), True)
+        return _Place((*part, "annotations", *_index(event, "annotation_index")), is_whole)
     if key == "logprobs":
-        return _Place((*part, "logprobs"), change == "done")
+        return _Place((*part, "logprobs"), is_whole)
     is_in_part, field = _TEXTS.get(stem, (True, ""))
     if (change, key) in (("delta", "delta"), ("done", field)):
         return _Place((*(part if is_in_part else _item(event)), field or stem), key == field)
@@ -276,7 +291,7 @@ def _leaves_of_response(response: Json, body: Json) -> Iterator[Leaf]:
         _refuse_file(response, item)
     for key, value in response.items():
         if key == "output":
-            yield from strings(value, names=_ITEM_NAMES, path=(key,))
+            yield from strings(value, names=_ITEM_NAMES, chosen=_CHOSEN, path=(key,))
             continue
         sent = {leaf.text for leaf in strings(body.get(key), keys=())}
         for leaf in strings({key: value}, names=_SETTING_NAMES):

@@ -206,8 +206,10 @@ def test_another_form_is_refused(value: Any, param: str) -> None:
 
 def test_the_official_client_reads_them() -> None:
     told = Told(whole=completion("BAD"), steps=said("BAD"))
-    with gate(told) as url:
-        client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    with (
+        gate(told) as url,
+        OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
         chat = client.chat.completions.create(
             model="any",
             messages=[{"role": "user", "content": "Hi"}],

@@ -274,6 +274,7 @@ LOGPROBS = [{"token": "Fine", "logprob": -1.0, "bytes": [], "top_logprobs": [{"t
         pytest.param(response(message("Fine.", annotations=[{"title": "BAD"}])), id="annotation"),
         pytest.param(response(**{"a key that is BAD": 1}), id="key"),
         pytest.param(response({"type": "unheard_of", "deep": [["BAD"]]}), id="unknown item"),
+        pytest.param(response({"type": "x", "arguments": {"BAD": 1}}), id="key of an argument"),
         pytest.param(response(instructions="BAD"), id="instructions that nobody gave"),
         pytest.param(response(id="This is BAD"), id="sentence for an id"),
         pytest.param(response(output="BAD"), id="output of a strange form"),
@@ -351,11 +352,14 @@ def test_texts_that_are_said_again_are_checked_once(
 ) -> None:
     arguments = '{"a": "\\u00e9"}'
     items = (message("One sentence. Another one."), call("weather", arguments))
+    spoken = said("One sentence. ", "Another one.")
     streamed(
         url,
         told,
         begun(),
-        said("One sentence. ", "Another one."),
+        *spoken[:-3],
+        Pause(0.7),  # it is checked meanwhile
+        *spoken[-3:],
         called("weather", arguments[:5], arguments[5:], index=1),
         completed(*items),
     )
@@ -365,10 +369,20 @@ def test_texts_that_are_said_again_are_checked_once(
 
 
 def test_another_text_in_the_place_of_one_that_passed_is_checked(url: str, told: Told) -> None:
-    events = streamed(url, told, begun(), said("Good."), completed(message("Goods that are BAD")))
-    assert events[-1]["type"] == "response.incomplete"
+    for other in ("Good. But BAD.", "BAD"):  # longer, and so short that nothing of it seems new
+        events = streamed(url, told, begun(), said("Good."), completed(message(other)))
+        assert events[-1]["type"] == "response.incomplete"
+        assert "BAD" not in str(events)
     events = streamed(url, told, begun(), said("Good."), completed(message("Quite another.")))
     assert events[-1]["response"]["output"][0]["content"][0]["text"] == "Quite another."
+
+
+def test_more_of_a_text_that_was_whole_is_an_error(url: str, told: Told) -> None:
+    """Its end has left by then, and a violation may begin there."""
+    more = {"type": "response.output_text.delta", **PLACE, "delta": " More."}
+    events = streamed(url, told, begun(), said("Good."), more, completed())
+    assert (events[-1]["type"], events[-1]["code"]) == ("error", "upstream_broke")
+    assert text_of(events) == "Good."
 
 
 def test_the_end_of_an_item_is_not_held_back_to_the_end_of_the_answer(told: Told) -> None:
@@ -480,8 +494,9 @@ def test_a_blocked_prompt_is_an_error_where_the_settings_say_so(told: Told) -> N
 
 
 @pytest.fixture
-def client(url: str) -> OpenAI:
-    return OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+def client(url: str) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield client
 
 
 def test_the_official_client_reads_whole_answers(client: OpenAI, told: Told) -> None:
