@@ -29,6 +29,7 @@ CASES = ((1.0, 0.5), (0.5, 1.0), (1.0, 1.0), (1.0, 0.1))
 MOST = 1.1
 """Of the longer of the two alone."""
 _QUESTION = "Question"
+_LETTERS = str.maketrans("0123456789", "ghijklmnop")
 
 
 def main() -> None:
@@ -95,9 +96,15 @@ def measure(cases: Sequence[tuple[float, float]], rounds: int) -> list[dict[str,
     return rows
 
 
+def question() -> str:
+    """A prompt that no memory knows, in letters only: digits in words would be read a second time
+    as the letters that they resemble."""
+    return f"{_QUESTION} {uuid.uuid4().hex.translate(_LETTERS)}"
+
+
 def first_word(client: httpx.Client, url: str) -> float:
     """Seconds until the first content of a streamed chat comes."""
-    body = chat_body(f"{_QUESTION} {uuid.uuid4()}", stream=True)  # unknown to every memory
+    body = chat_body(question(), stream=True)
     started = time.monotonic()
     with client.stream("POST", url, json=body) as response:
         for line in response.iter_lines():
@@ -109,7 +116,7 @@ def first_word(client: httpx.Client, url: str) -> float:
 def verdict(client: httpx.Client, url: str) -> float:
     """Seconds that a verdict on a prompt takes."""
     started = time.monotonic()
-    client.post(url, json={"input": f"{_QUESTION} {uuid.uuid4()}"}).raise_for_status()
+    client.post(url, json={"input": question()}).raise_for_status()
     return time.monotonic() - started
 
 
