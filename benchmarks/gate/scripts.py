@@ -67,7 +67,8 @@ class Script:
     def blocked_choices(self) -> frozenset[int]:
         """The choices that have to be cut off."""
         found = {each.choice for each in self.said if each.span is not None}
-        return frozenset(range(self.num_choices)) if None in found else frozenset(found - {None})
+        every = range(self.num_choices)
+        return frozenset(every if None in found else (c for c in every if c in found))
 
 
 def make_script(seed: int, index: int, *, max_pause_s: float = 0.08) -> Script:

@@ -56,7 +56,7 @@ def stage(engine: ScriptedEngine, *, max_pause_s: float = 0.08, **changes: Any) 
     """The URL of a gate with the shipped settings, but for `changes`."""
     shipped = {"hold_back_chars": 64, "check_every_chars": 160, "pre_filter": "hidden"}
     with _process("benchmarks.gate.upstream", str(max_pause_s)) as upstream:
-        upstreams = {"scripted": {"base_url": _line_from(upstream)}}
+        upstreams = {"scripted": {"base_url": _line_from(upstream), "connect_s": 300.0}}
         options = {**shipped, "upstreams": upstreams, **changes}
         with serving(scripted_moderator(engine), **options) as url:
             yield url

@@ -16,7 +16,7 @@ from policies import Action, PolicySet
 from service.errors import error_code
 from service.gate.dialects.dialect import Field
 from service.gate.memory import PassedMemory
-from service.gate.strings import decoded, has_coded_letters, unescaped
+from service.gate.strings import MAX_ESCAPE_CHARS, decoded, has_coded_letters, has_halves, unescaped
 from service.judging import Judging
 
 _log = logging.getLogger(__name__)
@@ -164,9 +164,11 @@ def read_field(name: Field, text: str) -> str:
     return unescaped(text) if _is_json(name) else decoded(text)
 
 
-def may_have_escapes(name: Field, text: str) -> bool:
-    """Whether `read_field` may be shorter than the text."""
-    return _is_json(name) or has_coded_letters(text)
+def chars_of_one(name: Field, text: str) -> int:
+    """The most characters of a text of an answer that `read_field` reads as one."""
+    if _is_json(name) or has_coded_letters(text):
+        return MAX_ESCAPE_CHARS
+    return 2 if has_halves(text) else 1
 
 
 def _is_json(name: Field) -> bool:

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 
 from moderation.growing import GrowingContent
 from service.errors import UpstreamBroke
-from service.gate.checks import Check, Checker, may_have_escapes
+from service.gate.checks import Check, Checker, chars_of_one
 from service.gate.dialects.dialect import ChunkReader, Field, Json, Piece
 from service.gate.pace import Pace
-from service.gate.strings import MAX_ESCAPE_CHARS
 
 MAX_UNCHECKED_CHARS = 32_768
 """No more is read ahead of the checks: an upstream faster than the classifier has to wait."""
@@ -362,5 +361,4 @@ class PostFilter:
             return len(text.text)  # nothing of it leaves anyway
         if (self._ended or text.is_whole) and not text.unchecked.strip():
             return len(text.text)  # nothing follows; a choice that says it has ended may go on
-        escape_chars = MAX_ESCAPE_CHARS if may_have_escapes(name, text.text) else 1
-        return text.checked - self._pace.hold_back_chars * escape_chars
+        return text.checked - self._pace.hold_back_chars * chars_of_one(name, text.text)

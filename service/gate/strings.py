@@ -94,10 +94,15 @@ def decoded(text: str) -> str:
     return joined(_CODED.sub(lambda found: chr(int(found[1], 16)), text))
 
 
+def has_halves(text: str) -> bool:
+    """Whether a text holds halves of characters."""
+    return _HALF.search(text) is not None
+
+
 def joined(text: str) -> str:
     """A text with the two halves of a character made one; half a character is no text, and
     becomes U+FFFD. A server may cut an answer between them, and JSON can say so."""
-    if _HALF.search(text) is None:
+    if not has_halves(text):
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 

@@ -1,4 +1,5 @@
-from moderation.content import Content
+from moderation.content import Content, ImagePart
+from policies import Surface
 from service.gate.memory import PassedMemory
 from tests.service.scripted import LIBRARY, ScriptedEngine, bad_is_bad, scripted_moderator
 
@@ -40,3 +41,10 @@ def test_it_holds_no_content() -> None:
     memory = PassedMemory()
     memory.remember(Content.prompt("a secret sentence"), CLOSED, VERDICT)
     assert "secret" not in repr(memory.__dict__)
+
+
+def test_a_text_that_spells_an_images_bytes_is_not_that_image() -> None:
+    memory = PassedMemory()
+    memory.remember(Content.prompt(b"\xff\xd8".hex()), CLOSED, VERDICT)
+    image = Content(surface=Surface.PROMPT, parts=(ImagePart(b"\xff\xd8"),))
+    assert memory.recall(image, CLOSED) is None

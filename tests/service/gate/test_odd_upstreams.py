@@ -274,3 +274,20 @@ def test_arguments_may_be_cut_within_a_character() -> None:
 
     steps = [call('{"a": "\ud83d'), call('\ude00"}'), chunk({}, "tool_calls"), DONE]
     assert reasons(stream_events(answered(steps))) == {0: "tool_calls"}
+
+
+def test_halves_of_characters_are_held_back_as_characters() -> None:
+    halves = [*"fine ", *["\ud83d", "\ude00"] * 3]
+    steps = [step for half in halves for step in (chunk({"content": half}), Pause(0.1))]
+    seen = streamed_text(
+        stream_events(
+            answered(
+                [*steps, DONE],
+                hold_back_chars=3,
+                idle_check_s=0.03,
+                check_every_chars=2,
+                score=lambda text: float("😀😀😀" in text),
+            )
+        )
+    )
+    assert "\ud83d" not in seen
