@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
 import httpx
 
@@ -14,6 +14,7 @@ from wardgate_client.exchange import Came, Send, Steps, Wait, call
 from wardgate_client.moderation import Moderation, read_moderations
 
 Surface = Literal["prompt", "response"]
+Result = TypeVar("Result")
 
 
 class _Calls:
@@ -159,13 +160,14 @@ class Client(_Calls):
     ) -> None:
         self.close()
 
-    def _run(self, steps: Generator[Send | Wait, Came, Any]) -> Any:
+    def _run(self, steps: Generator[Send | Wait, Came, Result]) -> Result:
         came: Came = None
         while True:
             try:
                 step = steps.send(came)
             except StopIteration as end:
-                return end.value
+                result: Result = end.value
+                return result
             came = self._take(step)
 
     def _take(self, step: Send | Wait) -> Came:
@@ -258,13 +260,14 @@ class AsyncClient(_Calls):
     ) -> None:
         await self.aclose()
 
-    async def _run(self, steps: Generator[Send | Wait, Came, Any]) -> Any:
+    async def _run(self, steps: Generator[Send | Wait, Came, Result]) -> Result:
         came: Came = None
         while True:
             try:
                 step = steps.send(came)
             except StopIteration as end:
-                return end.value
+                result: Result = end.value
+                return result
             came = await self._take(step)
 
     async def _take(self, step: Send | Wait) -> Came:

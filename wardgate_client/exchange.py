@@ -104,7 +104,7 @@ def _error_answer(response: httpx.Response) -> WardgateError:
     code = param = None
     match _json_or_none(response):
         case {"error": {"message": str(message), **rest}}:
-            code, param = rest.get("code"), rest.get("param")
+            code, param = _text(rest.get("code")), _text(rest.get("param"))
         case {"status": str(state)}:  # of /readyz
             message = f"the service cannot judge: {state}"
         case _:  # a proxy in between, most likely; its page is of no use in a message
@@ -117,6 +117,10 @@ def _error_answer(response: httpx.Response) -> WardgateError:
         retry_after_s=_retry_after_s(response),
         request_id=response.headers.get("x-request-id"),
     )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:

@@ -116,7 +116,7 @@ def _rail_of(message: Message) -> RailType:
 
 def _about_tools(tools: Sequence[dict[str, Any]]) -> list[Question]:
     return [
-        Question(Content(surface=Surface.PROMPT, parts=(text_part(said, name),)), (name,))
+        Question(Content(surface=Surface.PROMPT, parts=(text_part(said, name),)), name, (name,))
         for index, tool in enumerate(tools)
         if (name := f"tools[{index}]") and (said := spoken(tool))
     ]

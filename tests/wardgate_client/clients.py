@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from wardgate_client import AsyncClient, Client, Moderation
+from wardgate_client import AsyncClient, Client
 
 
 class Awaited:
@@ -15,7 +15,7 @@ class Awaited:
         self._client = client
         self._runner = runner
 
-    def moderate(self, content: Any, **more: Any) -> Moderation | list[Moderation]:
+    def moderate(self, content: Any, **more: Any) -> Any:
         return self._runner.run(self._client.moderate(content, **more))
 
     def check(self) -> None:
