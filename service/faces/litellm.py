@@ -29,7 +29,7 @@ FACE = Face(router)
 class ProviderParams(Body):
     """`additional_provider_specific_params`: what the user of LiteLLM asks of this service."""
 
-    policies: tuple[str, ...] = Field((), max_length=256, fail_fast=True)
+    policies: tuple[str, ...] = Field(default=(), max_length=256, fail_fast=True)
 
 
 class GuardrailRequest(Body):

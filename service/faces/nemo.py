@@ -32,9 +32,9 @@ RailType = Literal["input", "output"]
 class GuardrailsOptions(Body):
     """The field `guardrails`. A configuration is a policy set, judged besides the operator's."""
 
-    config_id: str | None = Field(None, max_length=256)
-    config_ids: tuple[str, ...] | None = Field(None, max_length=1)
-    rail_types: tuple[RailType, ...] | None = Field(None, min_length=1, max_length=2)
+    config_id: str | None = Field(default=None, max_length=256)
+    config_ids: tuple[str, ...] | None = Field(default=None, max_length=1)
+    rail_types: tuple[RailType, ...] | None = Field(default=None, min_length=1, max_length=2)
 
     # refused unless they ask for nothing
     context: Any = None

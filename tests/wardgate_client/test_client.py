@@ -33,6 +33,7 @@ from wardgate_client import (
     Image,
     Moderation,
     Overloaded,
+    Part,
     RequestRefused,
     ServiceFailed,
     Text,
@@ -112,8 +113,8 @@ def test_a_policy_in_shadow_is_scored_and_not_violated() -> None:
 
 
 def test_nothing_of_a_verdict_is_lost(url: str) -> None:
-    parts = as_input([Text("k1ll BAD"), Image(CLIP)])
-    answer = httpx.post(f"{url}/v1/moderations", json={"input": parts}).json()
+    parts: list[Part] = [Text("k1ll BAD"), Image(CLIP)]
+    answer = httpx.post(f"{url}/v1/moderations", json={"input": as_input(parts)}).json()
     (read,) = read_moderations(answer)
     sent = answer["results"][0]["wardgate"]
     assert sent.pop("not_covered")  # of OpenAI's categories

@@ -10,7 +10,7 @@ import pytest
 from moderation.errors import ModelUnavailable
 from moderation.moderator import Moderator
 from service.faces import FACES
-from service.settings import FaceName, Settings
+from service.settings import FaceName, load_settings
 from tests.service.faces.calls import CALLS, Call, each_call
 from tests.service.scripted import (
     ScriptedEngine,
@@ -162,4 +162,4 @@ def test_the_setting_is_names_separated_by_commas(
 ) -> None:
     if value is not None:
         monkeypatch.setenv("WARDGATE_FACES", value)
-    assert Settings().faces == names
+    assert load_settings().faces == names
