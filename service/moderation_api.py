@@ -39,7 +39,9 @@ async def _read(request: Request, runtime: Runtime) -> tuple[list[Question], Pol
     policy_set = _policy_set(runtime, body)
     surface = Surface(body.surface)
     questions = [
-        Question(Content(surface=surface, parts=found.parts, context=body.context), found.names)
+        Question(
+            Content(surface=surface, parts=found.parts, context=body.context), "input", found.names
+        )
         for found in await asyncio.to_thread(parse_input, body.input)
     ]
     return questions, policy_set

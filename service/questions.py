@@ -14,9 +14,10 @@ from service.runtime import Runtime
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One content, and what the caller calls its parts."""
+    """One content, and what the caller calls it and its parts."""
 
     content: Content
+    name: str
     names: tuple[str, ...]
 
 
@@ -26,7 +27,6 @@ async def judge_in_order(
     policy_set: PolicySet,
     *,
     key: str,
-    where: str = "input",
     until: frozenset[Action] = frozenset(),
 ) -> list[Verdict]:
     """The verdicts on some contents, in their order.
@@ -36,7 +36,6 @@ async def judge_in_order(
         questions: judged one at a time, so that a long list leaves room for others.
         policy_set: what to judge them by.
         key: who asks; see `Caller`.
-        where: what the caller calls the whole of a content.
         until: actions after which the rest need not be judged.
 
     Raises:
@@ -51,7 +50,8 @@ async def judge_in_order(
                 question.content, policy_set, deadline=deadline, key=key, admitted=bool(verdicts)
             )
         except ContentError as exc:
-            raise content_at(exc, where if exc.part is None else question.names[exc.part]) from exc
+            where = question.name if exc.part is None else question.names[exc.part]
+            raise content_at(exc, where) from exc
         verdicts.append(verdict)
         if verdict.action in until:
             break

@@ -1,4 +1,5 @@
-"""Imports point one way: policies <- moderation <- {service, evals} <- wardgate."""
+"""Imports point one way: policies <- moderation <- {service, evals} <- wardgate; the client stands
+apart."""
 
 import ast
 import subprocess
@@ -14,6 +15,7 @@ LAYERS: dict[str, set[str]] = {
     "service": {"moderation", "policies"},
     "evals": {"moderation", "policies"},
     "wardgate": {"policies", "moderation", "service", "evals"},
+    "wardgate_client": set(),
 }
 OUTSIDE = {"tests", "benchmarks"}
 """Folders that no package may import."""
@@ -76,6 +78,15 @@ HEAVY = ("torch", "transformers", "tokenizers", "numpy", "safetensors")
 def test_light_modules_run_without_torch(code: str) -> None:
     done = run_without(HEAVY, code)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_client_needs_httpx_alone() -> None:
+    others = ("fastapi", "starlette", "uvicorn", "pydantic", "yaml", "typer", "rich", "PIL")
+    done = run_without((*HEAVY, *others), "import wardgate_client")
+    assert done.returncode == 0, done.stderr
+    standard = sys.stdlib_module_names | {"httpx", "wardgate_client"}
+    for path in (ROOT / "wardgate_client").rglob("*.py"):
+        assert imported(path) <= standard, path
 
 
 def test_the_block_of_the_test_above_does_block() -> None:

@@ -90,7 +90,7 @@ def _read(runtime: Runtime, body: AnalyzeTextRequest) -> Plan:
     step = 1 if body.outputType == "EightSeverityLevels" else 2
     content = Content.prompt(text_part(body.text, "text").text)
     return Plan(
-        questions=[Question(content, ("text",))],
+        questions=[Question(content, "text", ("text",))],
         policy_set=add_policies(runtime.library, runtime.policy_set, policies),
         tell=lambda verdicts: _tell(categories, verdicts, step),
     )

@@ -29,7 +29,7 @@ FACE = Face(router)
 class ProviderParams(Body):
     """`additional_provider_specific_params`: what the user of LiteLLM asks of this service."""
 
-    policies: tuple[str, ...] = Field((), max_length=256, fail_fast=True)
+    policies: tuple[str, ...] = Field(default=(), max_length=256, fail_fast=True)
 
 
 class GuardrailRequest(Body):
@@ -67,16 +67,18 @@ def _read(runtime: Runtime, body: GuardrailRequest) -> Plan:
     for index, text in enumerate(texts):
         if text.strip():  # there is nothing to judge in an empty one
             name = f"texts[{index}]"
-            asked.add([text_part(text, name)], [name])
+            asked.add(name, [text_part(text, name)])
     num_texts = len(asked.questions)
     for message in read_messages(body.structured_messages or (), "structured_messages"):
-        asked.add(message.parts, message.names)
+        asked.add(message.name, message.parts, message.names)
     for field in ("tools", "tool_calls"):
         for index, value in enumerate(getattr(body, field) or ()):
+            name = f"{field}[{index}]"
             if said := spoken(value):
-                asked.add([text_part(said, f"{field}[{index}]")], [f"{field}[{index}]"])
+                asked.add(name, [text_part(said, name)])
     for index, image in enumerate(body.images or ()):
-        asked.add([image_part(image, f"images[{index}]")], [f"images[{index}]"])
+        name = f"images[{index}]"
+        asked.add(name, [image_part(image, name)])
 
     params = body.additional_provider_specific_params or ProviderParams()
     return Plan(
@@ -95,10 +97,11 @@ class _Asked:
         self._surface = surface
         self._seen: set[Part] = set()
 
-    def add(self, parts: Sequence[Part], names: Sequence[str]) -> None:
+    def add(self, name: str, parts: Sequence[Part], names: Sequence[str] = ()) -> None:
+        """Asks about a content; without names of its parts, it has one, called like itself."""
         if not self._seen.issuperset(parts):
             content = Content(surface=self._surface, parts=tuple(parts))
-            self.questions.append(Question(content, tuple(names)))
+            self.questions.append(Question(content, name, tuple(names) or (name,)))
             self._seen.update(parts)
 
 

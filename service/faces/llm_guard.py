@@ -77,7 +77,7 @@ def _plan(runtime: Runtime, body: PromptRequest, sanitized: str | None = None) -
         name, text, surface, context = "prompt", body.prompt, Surface.PROMPT, None
     content = Content(surface=surface, parts=(text_part(text, name),), context=context)
     return Plan(
-        questions=[Question(content, (name,))],
+        questions=[Question(content, name, (name,))],
         policy_set=runtime.policy_set,
         tell=lambda verdicts: _tell(text, verdicts, sanitized),
     )

@@ -29,6 +29,8 @@ _MAX_LABEL_CHARS = 128
 class Message:
     """What one message says."""
 
+    name: str
+    """What the caller calls it."""
     role: str
     text: str
     """Its text parts, joined: split in two, a sentence is still a sentence."""
@@ -67,7 +69,7 @@ def questions_about(messages: Sequence[Message]) -> list[tuple[Message, Question
                 parts=message.parts,
                 context=asked if is_response else None,
             )
-            found.append((message, Question(content, message.names)))
+            found.append((message, Question(content, message.name, message.names)))
         if message.role == "user" and message.text:
             asked = message.text
     return found
@@ -160,7 +162,7 @@ def _read(message: Mapping[str, Any], where: str) -> Message:
     if text:
         name = f"{where}.content"
         found.insert(0, (text_part(text, name), name))
-    return Message(role, text, tuple(p for p, _ in found), tuple(n for _, n in found))
+    return Message(where, role, text, tuple(p for p, _ in found), tuple(n for _, n in found))
 
 
 def _items(content: object, where: str) -> Iterator[tuple[Mapping[str, Any], str]]:

@@ -32,9 +32,9 @@ RailType = Literal["input", "output"]
 class GuardrailsOptions(Body):
     """The field `guardrails`. A configuration is a policy set, judged besides the operator's."""
 
-    config_id: str | None = Field(None, max_length=256)
-    config_ids: tuple[str, ...] | None = Field(None, max_length=1)
-    rail_types: tuple[RailType, ...] | None = Field(None, min_length=1, max_length=2)
+    config_id: str | None = Field(default=None, max_length=256)
+    config_ids: tuple[str, ...] | None = Field(default=None, max_length=1)
+    rail_types: tuple[RailType, ...] | None = Field(default=None, min_length=1, max_length=2)
 
     # refused unless they ask for nothing
     context: Any = None
@@ -116,7 +116,7 @@ def _rail_of(message: Message) -> RailType:
 
 def _about_tools(tools: Sequence[dict[str, Any]]) -> list[Question]:
     return [
-        Question(Content(surface=Surface.PROMPT, parts=(text_part(said, name),)), (name,))
+        Question(Content(surface=Surface.PROMPT, parts=(text_part(said, name),)), name, (name,))
         for index, tool in enumerate(tools)
         if (name := f"tools[{index}]") and (said := spoken(tool))
     ]

@@ -118,7 +118,7 @@ def _read(runtime: Runtime, body: AnalyzeRequest) -> Plan:
     policies = {name: known[name] for name in body.requestedAttributes}
     content = Content.prompt(text_part(body.comment.text, "comment.text").text)
     return Plan(
-        questions=[Question(content, ("comment.text",))],
+        questions=[Question(content, "comment.text", ("comment.text",))],
         policy_set=add_policies(runtime.library, runtime.policy_set, policies.values()),
         tell=lambda verdicts: _tell(body, policies, verdicts),
     )

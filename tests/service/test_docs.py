@@ -8,7 +8,7 @@ from service.categories import POLICY_OF_CATEGORY
 from service.errors import TABLE
 from service.faces import FACES, azure, perspective
 from service.schemas import IGNORED_FIELDS, ChatRequest
-from service.settings import Settings
+from service.settings import FaceName, Settings
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PAGE = (DOCS / "service.md").read_text(encoding="utf-8")
@@ -42,7 +42,7 @@ def test_every_ignored_field_is_a_field_and_documented(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FACES)
-def test_every_face_and_its_paths_are_documented(name: str) -> None:
+def test_every_face_and_its_paths_are_documented(name: FaceName) -> None:
     assert f"`{name}`" in FACES_PAGE
     for path in FACES[name].paths:
         assert path.partition("/{")[0] in FACES_PAGE

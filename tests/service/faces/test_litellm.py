@@ -122,6 +122,12 @@ def test_what_is_sent_twice_is_judged_once(url: str) -> None:
     assert [asked.text for asked in ENGINE.asked] == ["good", "kind"]
 
 
+def test_what_comes_after_a_block_is_not_judged_any_more(url: str) -> None:
+    ENGINE.asked.clear()
+    assert check(url, texts=["BAD", "more"]) == BLOCKED
+    assert [asked.text for asked in ENGINE.asked] == ["BAD"]
+
+
 @pytest.mark.parametrize(
     ("input_type", "surface"), [("request", "prompt"), ("response", "response")]
 )

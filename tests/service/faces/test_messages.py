@@ -151,7 +151,7 @@ def test_what_cannot_be_judged_is_refused_by_name(
 
 
 def test_an_assistant_answers_the_last_user_before_it() -> None:
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "One?"},
         {"role": "assistant", "content": None},

@@ -115,6 +115,10 @@ def test_an_image_that_was_not_judged_in_full_blocks(url: str) -> None:
         ({"messages": []}, "messages"),
         ({"messages": [said("user", "")]}, "messages"),
         ({"messages": [said("context", {"a": "b"})]}, "messages[0].role"),
+        (
+            {"messages": [said("user", [{"type": "image_url", "image_url": png(9, 9)}] * 65)]},
+            "messages[0]",
+        ),
         ({"guardrails": {"rail_types": []}}, "guardrails.rail_types"),
         ({"guardrails": {"rail_types": ["output"]}}, "messages"),
         ({"guardrails": {"rail_types": ["retrieval"]}}, "guardrails.rail_types.0"),
