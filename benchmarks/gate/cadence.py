@@ -74,7 +74,7 @@ def main() -> None:
 
 async def count(cache: Path, num_tokens: int) -> dict[str, Any]:
     """Tokens of all checks of a growing answer, and of one of the whole."""
-    settings = Settings()
+    settings = Settings.model_validate({})
     classifier = load_embedded(EmbeddedBase(cache))
     tokenizer = classifier.builder.tokenizer
     engine = CountingEngine(classifier.engine.max_prompt_tokens)

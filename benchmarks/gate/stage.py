@@ -93,7 +93,7 @@ def _process(module: str, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
 def _line_from(process: "subprocess.Popen[str]") -> str:
     assert process.stdout is not None, "stdout is a pipe"
     if not (line := process.stdout.readline()):
-        raise RuntimeError(f"{process.args} ended; its last words are on standard error")
+        raise RuntimeError(f"{process.args!r} ended; its last words are on standard error")
     return line.strip()
 
 

@@ -64,8 +64,9 @@ class ChoiceAnswers:
             for leaf in strings(beside, names=ANSWER_NAMES)
         ]
         choices = answer.get("choices")
-        is_list = isinstance(choices, list)
-        strange = [e for e in choices if not isinstance(e, dict)] if is_list else choices
+        strange = choices
+        if isinstance(choices, list):
+            strange = [entry for entry in choices if not isinstance(entry, dict)]
         found += [Piece(Field(None, "choices"), leaf.text) for leaf in strings(strange, keys=())]
         for index, choice in choices_of(answer):
             found += [

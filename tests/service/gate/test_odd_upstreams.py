@@ -95,7 +95,7 @@ def test_a_long_answer_arrives_whole(mode: str, pieces: list[str]) -> None:
 
 
 def test_a_choice_that_nobody_asked_for_is_checked_and_cuts_off_no_other() -> None:
-    steps = [
+    steps: list[Step] = [
         chunk({"content": "BAD"}, index=7),
         chunk({}, "stop", index=7),
         Pause(0.2),
@@ -117,7 +117,7 @@ def test_a_character_in_two_halves_is_one() -> None:
 
 @pytest.mark.parametrize("reason", ["stop", ""])
 def test_text_after_the_end_of_its_choice_has_no_head_start(reason: str) -> None:
-    steps = [
+    steps: list[Step] = [
         chunk({"content": "Fine. BA"}, reason),
         Pause(0.3),
         chunk({"content": "D"}, reason),
@@ -133,7 +133,11 @@ def test_what_escapes_hide_is_held_back_in_the_characters_that_they_stand_for() 
         return chunk({"tool_calls": [{"index": 0, "function": {"arguments": arguments}}]})
 
     escaped = [f"\\u{ord(letter):04x}" for letter in "BAD"]
-    steps = [call('{"a": "fine '), *(s for e in escaped for s in (call(e), Pause(0.15))), DONE]
+    steps: list[Step] = [
+        call('{"a": "fine '),
+        *(s for e in escaped for s in (call(e), Pause(0.15))),
+        DONE,
+    ]
     response = answered(steps, hold_back_chars=3, idle_check_s=0.05, check_every_chars=2)
     assert "u0042" not in response.text
     assert reasons(stream_events(response)) == {0: "content_filter"}
@@ -189,7 +193,13 @@ def test_an_event_without_an_end_is_an_error(
 
 def test_chunks_that_say_nothing_do_not_keep_text_waiting() -> None:
     text = chunk({"content": "Some words"})
-    steps = [text, *[Pause(0.05), chunk({})] * 30, chunk({"content": "."}), chunk({}, "stop"), DONE]
+    steps: list[Step] = [
+        text,
+        *[Pause(0.05), chunk({})] * 30,
+        chunk({"content": "."}),
+        chunk({}, "stop"),
+        DONE,
+    ]
     with (
         upstream_server(Told(steps)) as upstream,
         serving(**behind(upstream), idle_check_s=0.2) as url,
@@ -205,7 +215,7 @@ def test_chunks_that_say_nothing_do_not_keep_text_waiting() -> None:
 
 def test_no_end_of_chunks_that_say_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(post_filter, "MAX_HELD_CHUNKS", 100)
-    steps = [chunk({"content": "Some words"}), *[chunk({})] * 3000, DONE]
+    steps: list[Step] = [chunk({"content": "Some words"}), *[chunk({})] * 3000, DONE]
     events = stream_events(answered(steps, hold_back_chars=64))
     assert "say nothing" in events[-1]["error"]["message"]
 
@@ -254,7 +264,7 @@ def test_an_event_in_many_lines_of_any_ending_is_one() -> None:
 
 
 def test_what_stands_beside_a_blocked_choice_is_not_lost() -> None:
-    steps = [
+    steps: list[Step] = [
         chunk({"content": "BAD "}) | {"note": "one, "},
         Pause(0.2),
         chunk({"content": "more"}) | {"note": "two, "},
@@ -272,13 +282,13 @@ def test_arguments_may_be_cut_within_a_character() -> None:
     def call(arguments: str) -> Json:
         return chunk({"tool_calls": [{"index": 0, "function": {"arguments": arguments}}]})
 
-    steps = [call('{"a": "\ud83d'), call('\ude00"}'), chunk({}, "tool_calls"), DONE]
+    steps: list[Step] = [call('{"a": "\ud83d'), call('\ude00"}'), chunk({}, "tool_calls"), DONE]
     assert reasons(stream_events(answered(steps))) == {0: "tool_calls"}
 
 
 def test_halves_of_characters_are_held_back_as_characters() -> None:
     halves = [*"fine ", *["\ud83d", "\ude00"] * 3]
-    steps = [step for half in halves for step in (chunk({"content": half}), Pause(0.1))]
+    steps: list[Step] = [step for half in halves for step in (chunk({"content": half}), Pause(0.1))]
     seen = streamed_text(
         stream_events(
             answered(
