@@ -193,9 +193,10 @@ def test_an_event_without_an_end_is_an_error(
 
 def test_chunks_that_say_nothing_do_not_keep_text_waiting() -> None:
     text = chunk({"content": "Some words"})
+    silent: list[Step] = [Pause(0.05), chunk({})]
     steps: list[Step] = [
         text,
-        *[Pause(0.05), chunk({})] * 30,
+        *silent * 30,
         chunk({"content": "."}),
         chunk({}, "stop"),
         DONE,
