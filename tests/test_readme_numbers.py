@@ -24,7 +24,7 @@ def policies_of(model: str, data: str) -> dict[str, Any]:
 def number(row: dict[str, Any], key: str, *, interval: bool = False) -> str:
     if row[key] is None:
         return "-"
-    if not interval:
+    if not interval or row[f"{key}_ci95"] is None:  # of fewer than 30 positives there is none
         return f"{row[key]:.3f}"
     low, high = row[f"{key}_ci95"]
     return f"{row[key]:.3f} [{low:.2f}, {high:.2f}]"
