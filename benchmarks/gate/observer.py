@@ -67,6 +67,8 @@ class Measured:
     streams_that_leaked: list[int] = field(default_factory=list)
     most_unchecked_chars: int = 0
     """That were out at any time in one stream, over all its texts."""
+    most_unchecked_in: int | None = None
+    """The stream in which they were."""
     not_whole: list[int] = field(default_factory=list)
     """Streams with a choice that was allowed and did not come as it was sent."""
     not_cut_off: list[int] = field(default_factory=list)
@@ -213,7 +215,8 @@ def _measure_stream(
             if entry["finish_reason"]:
                 reasons[entry["index"]] = entry["finish_reason"]
         unchecked = sum(reading.num_unchecked(at) for reading in readings.values())
-        found.most_unchecked_chars = max(found.most_unchecked_chars, unchecked)
+        if unchecked > found.most_unchecked_chars:
+            found.most_unchecked_chars, found.most_unchecked_in = unchecked, stream.index
     leaked = sum(reading.num_leaked for reading in readings.values())
     found.leaked_chars += leaked
     if leaked:
@@ -245,8 +248,9 @@ class _Reading:
         self._come += piece
 
     def take_back(self, start: int) -> None:
-        """Everything from a character of the field on."""
-        self._kept = bisect.bisect_right(self._ends, start)
+        """Everything from a character of the field on, counted as they came: one that came in two
+        halves is two."""
+        self._kept = bisect.bisect_right(self._ends, len(joined(self._come[:start])))
 
     @property
     def num_out(self) -> int:

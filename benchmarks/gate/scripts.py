@@ -26,7 +26,7 @@ KINDS = {
     "refusal": "refusal",
     "tool": "tool_calls[0].function.name",
     "arguments": "tool_calls[0].function.arguments",
-    "tokens": "logprobs.content[*].token",
+    "tokens": "logprobs.content.*.token",
     "unknown": "x_note.deep[0]",
     "key": "x_keys.(key)",
     "beside": "note",
