@@ -34,6 +34,9 @@ ATTEMPTS = 3
 """Of one call, where no connection can be made or it closes before any answer."""
 BACKOFF_S = 0.2
 """Before the second attempt; doubled before each other one."""
+OURS = "wardgate"
+"""A field that only this gate writes: what an upstream puts there, another gate or a forger, shall not
+pass for its report."""
 FORWARDED = ("authorization", "openai-organization", "openai-project")
 """Headers of the caller that reach an upstream which has no key of its own."""
 
@@ -231,6 +234,9 @@ class _ServerReply:
             raise UpstreamBroke(f"the upstream {self._name} sent what is no JSON") from exc
         if not isinstance(value, dict):
             raise UpstreamBroke(f"the upstream {self._name} sent JSON that is no object")
+        for part in (value, value.get("response")):
+            if isinstance(part, dict):
+                part.pop(OURS, None)
         return value
 
 
