@@ -35,8 +35,8 @@ ATTEMPTS = 3
 BACKOFF_S = 0.2
 """Before the second attempt; doubled before each other one."""
 OURS = "wardgate"
-"""A field that only this gate writes: what an upstream puts there, another gate or a forger, shall not
-pass for its report."""
+"""A field that only this gate writes: what an upstream puts there, another gate or a forger, shall
+not pass for its report."""
 FORWARDED = ("authorization", "openai-organization", "openai-project")
 """Headers of the caller that reach an upstream which has no key of its own."""
 

@@ -156,7 +156,7 @@ def test_a_caller_who_leaves_stops_the_scoring_of_a_long_text(path: str) -> None
     moderator = scripted_moderator(ScriptedEngine(slow))
     with serving_runtime(moderator, RecitingGenerator()) as (url, runtime):
         with pytest.raises(httpx.ReadTimeout, match="timed out"):
-            httpx.post(f"{url}/v1/{path}", json=body, timeout=0.5)
+            httpx.post(f"{url}/v1/{path}", json=body, timeout=2)
         time.sleep(0.3)  # until the server has seen that the line is closed
         slow.go.set()
         wait_until(depth_is(runtime, 0))
