@@ -74,7 +74,7 @@ def test_the_embedded_model_passes_its_checks(
     assert found["ok"] is True
     assert found["model"]["calibrated"] is False
     assert "answer ids Yes=10784 No=3771" in found["checks"]
-    assert found["judges"] == ["prompt", "response"]
+    assert found["judges"] == ["image", "prompt", "response"]  # of images, what was found
 
 
 @pytest.mark.parametrize(
