@@ -161,12 +161,14 @@ def _welcome(url: str, runtime: "Runtime") -> str:
         f"""    "$(base64 < {image} | tr -d '\\n')" | \\""",
         f"  curl -s {url}/v1/moderations {header} -d @-",
     ]
-    if names := runtime.router.model_names:
+    if runtime.has_gate:
+        # an upstream for all models names none of them
+        model = next(iter(runtime.router.model_names), "A-MODEL-OF-YOURS")
         lines += [
             "",
             "chat through the gate:",
             f"""  curl -sN {url}/v1/chat/completions {header} \\""",
-            f"""    -d '{{"model": "{names[0]}", "stream": true,"""
+            f"""    -d '{{"model": "{model}", "stream": true,"""
             """ "max_tokens": 40,""",
             """         "messages": [{"role": "user", "content": "What is the capital of"""
             """ Australia?"}]}'""",
