@@ -30,7 +30,7 @@ run: $(STAMP)
 	$(BIN)/wardgate serve
 
 test: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-peers: $(STAMP)
 	$(BIN)/pytest -m peer tests/peers
