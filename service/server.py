@@ -4,10 +4,13 @@ import asyncio
 import math
 import socket
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import uvicorn
 
 from service.app import create_app
+from service.connection import Connection
 from service.runtime import Runtime
 
 _LAST_WORDS_S = 2
@@ -26,9 +29,11 @@ class Server(uvicorn.Server):
         self, runtime: Runtime, *, when_loaded: Callable[[Runtime], None] = lambda _: None
     ) -> None:
         """See `create_app`."""
+        connection: Any = partial(Connection, stall_s=runtime.settings.client_stall_s)
         super().__init__(
             uvicorn.Config(
                 create_app(runtime, when_loaded=when_loaded),
+                http=connection,
                 log_config=None,
                 log_level="warning",
                 access_log=False,  # the application writes its own, as JSON

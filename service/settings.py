@@ -229,6 +229,12 @@ class Settings(BaseSettings):
     body_deadline_s: float = Field(
         60.0, gt=0, description="Seconds that a request body may take to come; then 408."
     )
+    client_stall_s: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds that a client may take to send the head of a request, or to read what"
+        " waits for it; then its connection is cut.",
+    )
     queue_capacity: int = Field(
         64,
         ge=1,
