@@ -9,10 +9,13 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+from service.event_reader import Event, read_events
 from service.gate.dialects.dialect import Field, Json, Piece
 from service.guard.rules import texts_at
 
 EVENT_STREAM = "text/event-stream"
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+"""Of one event, which is held until it is checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +42,14 @@ class StreamReader:
 
 
 async def events(body: AsyncIterator[bytes]) -> AsyncGenerator[Json]:
-    """The server-sent events of a body."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    held = ""
-    async for data in body:
-        held += decoder.decode(data)
-        # the last `\r` may be half of a line's end
-        blocks = held.replace("\r\n", "\n").split("\n\n")
-        held = blocks.pop()
-        for block in blocks:
-            yield {"raw": block + "\n\n", "data": _data_of(block)}
-    if held:
-        yield {"raw": held, "data": _data_of(held)}
+    """The server-sent events of a body.
+
+    Raises:
+        EventTooLong: see `read_events`.
+    """
+    async for event in read_events(body, max_event_bytes=MAX_EVENT_BYTES):
+        # what is no UTF-8 leaves as it was judged: who reads it may make letters of it
+        yield {"raw": event.raw.decode("utf-8", "replace"), "data": _data_of(event)}
 
 
 async def texts(body: AsyncIterator[bytes]) -> AsyncGenerator[Json]:
@@ -63,15 +62,15 @@ async def texts(body: AsyncIterator[bytes]) -> AsyncGenerator[Json]:
         yield {"raw": text, "data": text}
 
 
-def _data_of(block: str) -> Any:
+def _data_of(event: Event) -> Any:
     """What an event says: JSON where it is some, else all of its text, comments included."""
-    lines = [line.removeprefix("data:").removeprefix(" ") for line in block.split("\n")]
-    is_plain = all(line.startswith("data:") for line in block.split("\n") if line)
-    text = "\n".join(lines)
-    if text == "[DONE]":
+    data = (event.data or b"").decode("utf-8", "replace")
+    if event.rest:
+        return f"{event.rest.decode('utf-8', 'replace')}\n{data}"
+    if data == "[DONE]":
         return ""
     try:
-        found = json.loads(text) if is_plain else None
+        found = json.loads(data)
     except (ValueError, RecursionError):
-        found = None
-    return found if isinstance(found, (dict, list)) else text
+        return data
+    return found if isinstance(found, (dict, list)) else data

@@ -25,6 +25,7 @@ from service.errors import (
     error_body,
     error_response,
 )
+from service.event_reader import EventTooLong
 from service.event_stream import line_of
 from service.gate.checks import Check, Checker
 from service.gate.dialects.dialect import Item
@@ -211,6 +212,10 @@ class _Answer:
                 else:
                     break  # plain text has no way to say more
                 await send({"type": "http.response.body", "body": data, "more_body": True})
+        except (EventTooLong, ServiceError) as exc:  # the status has left
+            error = _blocked(None) if isinstance(exc, EventTooLong) else exc
+            data = line_of(error_body(error)).encode() if kind == EVENT_STREAM else b""
+            await send({"type": "http.response.body", "body": data, "more_body": True})
         finally:
             await chunks.aclose()
             await body.aclose()

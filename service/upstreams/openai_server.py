@@ -19,8 +19,8 @@ from service.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from service.event_reader import EventTooLong, read_events
 from service.json_screen import has_more_pieces
-from service.upstreams.events import EventTooLong, read_events
 from service.upstreams.upstream import Call, Json, Open
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -166,10 +166,11 @@ class _ServerReply:
         try:
             while True:
                 async with asyncio.timeout(_seconds_left(self._call)):
-                    data = await anext(events)
+                    event = await anext(events)
+                data = event.data
                 if data == b"[DONE]" and not self._call.last_events:
                     return
-                if data in (b"", b"[DONE]"):
+                if data in (None, b"", b"[DONE]") or not event.is_whole:
                     continue
                 chunk = self._parsed(data)
                 if isinstance(chunk.get("error"), (dict, str)) or chunk.get("type") == "error":

@@ -177,6 +177,18 @@ def test_a_stream_leaves_as_it_came_up_to_what_violates(url: str, application: A
     assert ask(url, {"q": "Hi"}).content == good + b"data: [DONE]\n\n"
 
 
+def test_an_event_without_an_end_is_not_held_for_ever(
+    url: str, application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.guard.bodies.MAX_EVENT_BYTES", 5_000)
+    good = b'data: {"text": "A good first sentence. "}\n\n'
+    endless = [b"data: more", *[b" and more" * 100] * 10]
+    application.answer = StreamingResponse(spoken(good, *endless), media_type="text/event-stream")
+    first, _, rest = ask(url, {"q": "Hi"}).text.partition('data: {"error"')
+    assert first.encode() == good
+    assert "too long" in rest
+
+
 def test_streamed_text_ends_before_what_violates(url: str, application: Application) -> None:
     letter = "é".encode()
     data = [b"A good first sentence. ", letter[:1], letter[1:], b" BAD ", b"more"]
