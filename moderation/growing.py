@@ -25,6 +25,12 @@ class GrowingContent:
         """Scores of the windows that nothing more can come into."""
         self._of_normal_form: GrowingContent | None = None
 
+    def up_to_here(self) -> "GrowingContent":
+        """Of the same text, which does not grow with it: for a window that ends in what is kept."""
+        kept = GrowingContent()
+        kept.prefix = self.prefix
+        return kept
+
     def of_normal_form(self) -> "GrowingContent":
         """What is kept of the text's normal form, which is another text that grows: what more text
         changes at its end is computed again, as for any other."""

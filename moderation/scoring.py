@@ -176,9 +176,15 @@ def _ask(
 def _asks(reading: Reading, prompts: Sequence[JudgePrompt]) -> list[Ask]:
     """One ask a window; of a text that grows, more can come into the last window only."""
     if reading.growing is not None:
+        growing = reading.growing
         *before, last = prompts
-        asks = [Ask(prompt) for prompt in before if prompt not in reading.growing.finished]
-        return [*asks, Ask(last, growing=reading.growing)]
+        # a window that is full now was asked while it grew
+        asks = [
+            Ask(prompt, growing=growing.up_to_here())
+            for prompt in before
+            if prompt not in growing.finished
+        ]
+        return [*asks, Ask(last, growing=growing)]
     if reading.image is None:
         return [Ask(prompt) for prompt in prompts]
     to_pixels = reading.classifier.to_pixels

@@ -1,6 +1,7 @@
 """What checking a streamed answer as it grows costs, beside one check at its end: in tokens.
 
-An answer of 2,000 tokens goes through the post-filter with the shipped settings, a token a chunk.
+An answer of 2,000 tokens goes through the post-filter, a token a chunk, at the shipped pace and with
+a check every 20 tokens.
 The prompts are those of the embedded classifier under the shipped policies; tokens that its engine
 would have to compute are counted as its scheduler counts them (`Ask.num_new_tokens`), and nothing
 is computed. What the checks cost in time depends on the machine: see `benchmarks.engine`, growing.
@@ -28,13 +29,15 @@ from moderation.segments import Segment
 from policies import load_library
 from service.gate.checks import Checker
 from service.gate.dialects.chat import ChatDialect
-from service.gate.pace import Pace
+from service.gate.pace import Mode, Pace
 from service.gate.post_filter import PostFilter
 from service.judging import start_judging
 from service.metrics import Metrics
 from service.settings import Settings
 
 SECONDS_PER_TOKEN = 0.002
+EVERY_20_TOKENS = 95
+"""Characters between two checks that make about 100 of 2,000 tokens of this text."""
 
 
 @dataclass
@@ -84,33 +87,43 @@ async def count(cache: Path, num_tokens: int) -> dict[str, Any]:
     judging = start_judging(
         moderator, Metrics(), capacity=64, max_batch_tokens=1024, max_retry_after_s=60
     )
-    pieces = _pieces(tokenizer.content(TEXT * num_tokens).ids[:num_tokens], tokenizer.decode)
+    # numbered, so that no window begins like another one
+    text = "".join(f"{number}. {TEXT}" for number in range(num_tokens))
+    pieces = _pieces(tokenizer.content(text).ids[:num_tokens], tokenizer.decode)
+    shipped = settings.check_every_chars
+    cases: dict[str, tuple[Mode, int]] = {
+        "at the shipped pace": ("hold", shipped),
+        "every 20 tokens": ("hold", EVERY_20_TOKENS),
+        "once": ("final", shipped),
+    }
     counted = {}
-    for mode in ("hold", "final"):
+    for name, (mode, check_every_chars) in cases.items():
         pace = Pace(
             mode=mode,
-            check_every_chars=settings.check_every_chars,
+            check_every_chars=check_every_chars,
             hold_back_chars=settings.hold_back_chars,
             window_chars=settings.window_chars,
             idle_s=settings.idle_check_s,
         )
-        checker = Checker(judging, policy_set, deadline_s=settings.deadline_s)
         post_filter = PostFilter(
-            checker, ChatDialect(), pace, asked="What happened?", num_choices=1, key=""
+            Checker(judging, policy_set, deadline_s=settings.deadline_s),  # remembers nothing yet
+            ChatDialect(),
+            pace,
+            asked="What happened?",
+            num_choices=1,
+            key="",
         )
         engine.counted.clear()
         async for _ in post_filter.run(_chunks(pieces)):
             pass
-        counted[mode] = {"asks": len(engine.counted), "tokens": sum(engine.counted)}
+        counted[name] = {"asks": len(engine.counted), "tokens": sum(engine.counted)}
     await asyncio.to_thread(judging.close, timeout_s=5)
+    once = counted["once"]["tokens"]
     return {
         "answer_tokens": num_tokens,
         "answer_chars": len("".join(pieces)),
         "policies": len(policy_set.policies),
-        "check_every_chars": settings.check_every_chars,
-        "growing": counted["hold"],
-        "once": counted["final"],
-        "ratio": counted["hold"]["tokens"] / counted["final"]["tokens"],
+        "counted": {name: {**row, "ratio": row["tokens"] / once} for name, row in counted.items()},
     }
 
 

@@ -1,6 +1,8 @@
 """One prompt at a time: put to an engine, or answered by one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor
 
@@ -20,6 +22,18 @@ def ask(
     """P(Yes) of every leaf."""
     [scores] = engine.p_yes([Ask(prompt, pixels, growing)])
     return scores
+
+
+@contextmanager
+def computed_rows(model: Any) -> Iterator[list[int]]:
+    """Rows that the first layer of a model projects, by call."""
+    rows: list[int] = []
+    projection = model.model.layers[0].self_attn.q_proj
+    handle = projection.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    try:
+        yield rows
+    finally:
+        handle.remove()
 
 
 class OneByOne:

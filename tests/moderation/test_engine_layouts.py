@@ -1,7 +1,6 @@
 """The engine beyond one whole prompt: the compositional layout, kept policies, growing content."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from moderation.growing import GrowingContent
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
 from policies import Surface
-from tests.moderation.asking import ask
+from tests.moderation.asking import ask, computed_rows
 from tests.moderation.checkpoints_on_disk import SLIDING_WINDOW
 from tests.moderation.test_engine import TOLERANCE, full_prompts, plain_forward, prompts
 
@@ -113,18 +112,6 @@ def test_a_policys_score_depends_on_no_other_policy(
         ask(engine, JudgePrompt(prompt.prefix, (leaf,), prompt.query))[0] for leaf in prompt.leaves
     ]
     assert ask(engine, prompt) == pytest.approx(alone, abs=TOLERANCE)
-
-
-@contextmanager
-def computed_rows(model: Any) -> Iterator[list[int]]:
-    """Rows that the first layer of a model projects, by call."""
-    rows: list[int] = []
-    projection = model.model.layers[0].self_attn.q_proj
-    handle = projection.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
-    try:
-        yield rows
-    finally:
-        handle.remove()
 
 
 def test_a_kept_policy_is_not_computed_again_and_the_longest_unused_is_forgotten(

@@ -25,6 +25,7 @@ from moderation.moderator import ContentLimits, Moderator
 from moderation.tokenizer import SafeTokenizer
 from moderation.verdict import Verdict
 from policies import Action, Policy, PolicyLibrary, PolicySet, Surface
+from tests.moderation.asking import computed_rows
 from tests.moderation.scripted import WordEngine, word_classifier
 
 WORDS = {"poison": 0.9, "knife": 0.6, "cake": 0.2}
@@ -280,6 +281,30 @@ def test_a_window_of_a_growing_text_that_is_full_is_not_asked_again(
     assert 1 <= len(engine.prompts) - asked <= 2  # the last window, and perhaps one more behind it
     assert len(verdict.scores[0].windows) >= asked
     assert verdict.scores[0].raw == 0.9
+
+
+def test_a_window_of_a_growing_text_that_becomes_full_costs_nothing_more(
+    tiny: dict[str, Classifier],
+) -> None:
+    classifier = replace(tiny["gemma3"], window_tokens=120)
+    moderator = Moderator(LIBRARY, classifier)
+    text = "".join(f"{n} pieces of cake, and {n} knives. " for n in range(60))
+    growing = GrowingContent()
+    lengths = range(40, len(text), 40)
+
+    def judge(length: int) -> Verdict:
+        return moderator.judge(Content.response(text[:length]), policy_set(), growing=growing)
+
+    with computed_rows(classifier.model) as rows:
+        for length in lengths:
+            coverage = judge(length).coverage[0]
+    with computed_rows(classifier.model) as again:
+        judge(lengths[-1])
+    assert coverage.windows > 4
+    [question] = again  # nothing of the text was new
+    overlaps = 30 * (coverage.windows - 1)
+    questions = question * (len(lengths) + coverage.windows)
+    assert sum(rows) < coverage.tokens + overlaps + questions
 
 
 def test_no_window_is_begun_after_the_deadline(small_tokenizer: SafeTokenizer) -> None:
