@@ -12,10 +12,10 @@ from moderation.engine import Ask, LocalEngine, in_batches
 from moderation.errors import CallerLeft, EngineTimeout
 from moderation.growing import GrowingContent
 from moderation.prompts import JudgePrompt
-from tests.moderation.asking import ask
+from tests.moderation.asking import ask, computed_rows
 from tests.moderation.checkpoints_on_disk import SLIDING_WINDOW
 from tests.moderation.test_engine import TOLERANCE, prompts, random_pixels
-from tests.moderation.test_engine_layouts import compositional, computed_rows, exhaustive, tokens
+from tests.moderation.test_engine_layouts import compositional, exhaustive, tokens
 
 
 @pytest.mark.parametrize("name", ["gemma2", "gemma3"])
