@@ -1,9 +1,10 @@
 """What checking a streamed answer as it grows costs, beside one check at its end: in tokens.
 
 An answer of 2,000 tokens goes through the post-filter, a token a chunk, at the shipped pace and
-with at most 20 tokens between two checks. The prompts are those of the embedded classifier under the shipped policies; tokens that its engine
-would have to compute are counted as its scheduler counts them (`Ask.num_new_tokens`), and nothing
-is computed. What the checks cost in time depends on the machine: see `benchmarks.engine`, growing.
+with at most 20 tokens between two checks. The prompts are those of the embedded classifier under
+the shipped policies; tokens that its engine would have to compute are counted as its scheduler
+counts them (`Ask.num_new_tokens`), and nothing is computed. What the checks cost in time depends on
+the machine: see `benchmarks.engine`, growing.
 
     python -m benchmarks.gate.cadence [--tokens 2000] [--out FILE.json]
 """
