@@ -17,7 +17,7 @@ import pytest
 from benchmarks.environments import default_cache, ensure
 from tests.e2e.serving import ROOT, serve
 from tests.peers.servers import LLAMA_CPP_PYTHON, Running
-from tests.service.scripted import stream_events, streamed_text
+from tests.service.scripted import stream_events
 from tests.service.upstream_server import (
     DONE,
     Json,
@@ -127,22 +127,23 @@ def test_a_real_llama_server_behind_the_gate_and_killed(cache_dir: Path, tmp_pat
     try:
         with serve(WARDGATE_CACHE_DIR=str(cache_dir), WARDGATE_GENERATOR=running.url) as served:
             served.wait_ready()
-            path = f"{served.url}/v1/chat/completions"
+            path = f"{served.url}/v1/completions"
 
             def body(max_tokens: int, **more: Any) -> Json:
-                messages = [{"role": "user", "content": "Tell me about rivers in Europe."}]
-                return {"model": "gemma", "messages": messages, "max_tokens": max_tokens, **more}
+                prompt = "The rivers of Europe, from the longest to the shortest, with their seas: "
+                return {"model": "gemma", "prompt": prompt, "max_tokens": max_tokens, **more}
 
             whole = httpx.post(path, json=body(20), timeout=120).json()
             print("whole:", json.dumps(whole["choices"]))
             assert whole["wardgate"]["response"]["passed"]
             response = httpx.post(path, json=body(40, stream=True), timeout=120)
             events = stream_events(response)
-            print("stream:", streamed_text(events))
-            assert streamed_text(events)
+            streamed = "".join(event["choices"][0]["text"] for event in events if event["choices"])
+            print("stream:", streamed)
+            assert streamed
             with httpx.stream("POST", path, json=body(900, stream=True), timeout=120) as response:
                 lines = response.iter_lines()
-                assert next(line for line in lines if '"content":' in line)
+                assert next(line for line in lines if '"text":' in line)
                 running.kill()
                 rest = [line for line in lines if line.startswith("data: ")]
             print("killed:", rest[-2])
