@@ -1,7 +1,7 @@
 """The folder of one run: a manifest of what is being measured and a journal of what is done.
 
 A record is in the journal, complete and on disk, or it is not: SIGKILL at any moment loses at
-most the record in flight, and nothing in the journal is ever scored again. A lock keeps a second
+most the batch in flight, and nothing in the journal is ever scored again. A lock keeps a second
 process out; it goes with the process that holds it.
 """
 
@@ -61,8 +61,9 @@ class Entry(BaseModel):
     windows: int
     error: str | None
     cpu_s: float
-    """Processor seconds that the record took, of all threads."""
+    """Processor seconds that the record took, of all threads: an equal share of its batch's."""
     wall_s: float
+    """Likewise."""
 
 
 class Journal:

@@ -71,23 +71,20 @@ class Inquiry:
         self.budget = budget
         self.caller = caller
         self.cache = cache
-        self._waiting: list[tuple[Part, Reading]] = []
+        self.waiting: list[tuple[Part, Reading]] = []
+        """Readings that are not scored yet, and whose they are."""
 
     def add(self, part: Part, reading: Reading) -> None:
         """Takes a reading, whose scores the part gets at the next `score` at the latest."""
         part.outlines.append(reading.outline())
-        self._waiting.append((part, reading))
-        num_pictures = sum(reading.image is not None for _, reading in self._waiting)
+        self.waiting.append((part, reading))
+        num_pictures = sum(reading.image is not None for _, reading in self.waiting)
         if num_pictures >= PICTURES_AT_ONCE:
             self.score()
 
     def score(self) -> None:
         """Scores all readings that wait."""
-        readings = [reading for _, reading in self._waiting]
-        scored = score_readings(readings, self.caller, self.cache)
-        for (part, _), scores in zip(self._waiting, scored, strict=True):
-            part.found.add(scores)
-        self._waiting.clear()
+        score_together([self])
 
     def recall(self, index: int, file: bytes) -> Part | None:
         """A part from memory: a file that was judged in full under each of these policies."""
@@ -117,3 +114,20 @@ class Inquiry:
             outlines=tuple(part.outlines),
         )
         self.cache.remember_file(part.file, known)
+
+
+def score_together(inquiries: Sequence[Inquiry]) -> None:
+    """Scores all readings that wait, of inquiries with the same caller and cache.
+
+    Raises:
+        EngineError, ModelError: see `score_readings`; nothing is scored then.
+    """
+    waiting = [each for inquiry in inquiries for each in inquiry.waiting]
+    if not waiting:
+        return
+    first = inquiries[0]
+    scored = score_readings([reading for _, reading in waiting], first.caller, first.cache)
+    for (part, _), scores in zip(waiting, scored, strict=True):
+        part.found.add(scores)
+    for inquiry in inquiries:
+        inquiry.waiting.clear()

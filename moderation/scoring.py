@@ -4,7 +4,7 @@ Knows engines and windows. Knows nothing of thresholds, actions or coverage.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from moderation.caller import Caller
 from moderation.checkpoints import Classifier
@@ -87,7 +87,8 @@ def score_readings(
 ) -> list[PartScores]:
     """The scores of every reading, in order.
 
-    Those of one engine are asked together. The same reading twice is asked once.
+    Those of one engine are asked together. What is read twice is asked once, under the policies of
+    both.
 
     Args:
         readings: of any parts.
@@ -101,11 +102,13 @@ def score_readings(
     found: dict[bytes, dict[str, tuple[float, ...]]] = {}
     new: dict[bytes, tuple[Reading, list[str]]] = {}
     for reading in readings:
-        if reading.key not in found:
-            known = _recall(reading, cache)
-            found[reading.key] = known
-            if missing := [each for each in reading.policies if each not in known]:
-                new[reading.key] = (reading, missing)
+        known = found.setdefault(reading.key, {})
+        known |= _recall(reading, cache)
+        asked, before = new.get(reading.key, (reading, []))
+        missing = [each for each in reading.policies if each not in known and each not in before]
+        if missing:
+            both = replace(asked, policies={**asked.policies, **reading.policies})
+            new[reading.key] = (both, [*before, *missing])
     engines = {
         id(reading.classifier.engine): reading.classifier.engine for reading, _ in new.values()
     }

@@ -27,6 +27,8 @@ from policies import load_library
 from tests.moderation.asking import OneByOne
 from tests.moderation.small_tokenizer import small_tokenizer_json
 
+BATCH = 4
+"""Records of a batch in tests."""
 NO_NUMBER = "answers with no number"
 """A text with this in it is unscorable."""
 ENDS_THE_ENGINE = "ends the engine"
@@ -104,11 +106,17 @@ def some_records(count: int) -> list[Record]:
 
 
 def plan_for(
-    data: Path, out: Path, *, policies: str = "all", sample: int | None = None, seed: int = 0
+    data: Path,
+    out: Path,
+    *,
+    policies: str = "all",
+    sample: int | None = None,
+    seed: int = 0,
+    batch: int = BATCH,
 ) -> RunPlan:
     """A plan with a set of the built-in library."""
     policy_set = load_library().policy_set(policies)
-    return RunPlan(data=data, policy_set=policy_set, out=out, sample=sample, seed=seed)
+    return RunPlan(data=data, policy_set=policy_set, out=out, sample=sample, seed=seed, batch=batch)
 
 
 def run_plan(moderator: Moderator, plan: RunPlan) -> Results:
