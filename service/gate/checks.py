@@ -36,6 +36,8 @@ class Check:
     verdict: Verdict | None
     error: ModerationError | None = None
     """Why there is no verdict; `passed` then follows `on_error`."""
+    redacts: bool = False
+    """Whether it did not pass, but may once what violates in it is replaced."""
 
     @property
     def failure(self) -> str | None:
@@ -62,11 +64,13 @@ class Checker:
         self._deadline_s = deadline_s
         self._memory = PassedMemory()
         self._passing = PASSING
+        self._redacting = frozenset({Action.REDACT})
 
     def strict(self) -> "Checker":
-        """The same checks, where what is flagged does not pass either."""
+        """The same checks, where what is flagged does not pass either, and nothing is redacted."""
         strict = copy.copy(self)
         strict._passing = frozenset({Action.ALLOW})
+        strict._redacting = frozenset()
         return strict
 
     async def check(
@@ -108,7 +112,9 @@ class Checker:
             return self._failed(exc)
         if verdict.action in PASSING:
             self._memory.remember(content, self._policy_set, verdict)
-        return Check(verdict.action in self._passing, verdict)
+        return Check(
+            verdict.action in self._passing, verdict, redacts=verdict.action in self._redacting
+        )
 
     async def check_answer(
         self, content: Content, *, key: str, growing: GrowingContent | None = None
