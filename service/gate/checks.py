@@ -25,7 +25,8 @@ CHECKS_AT_ONCE = 4
 """Texts of one answer that are checked side by side."""
 
 PASSING = frozenset({Action.ALLOW, Action.FLAG})
-"""Actions that let content through. `review` does not: nobody can review a chat in time."""
+"""Actions that let content through as it is. `review` does not: nobody can review a chat in time;
+`redact` lets through what `service.gate.redaction` makes of it."""
 
 
 @dataclass(frozen=True, slots=True)

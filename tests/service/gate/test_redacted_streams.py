@@ -141,7 +141,16 @@ def test_what_came_while_it_was_checked_is_not_lost(told: Told) -> None:
 def test_violations_in_a_row_get_one_mark(told: Told, released: bool) -> None:
     with gate(told, hold_back_chars=0 if released else 64) as url:
         bad = chunk({"content": "BAD "})
-        steps = [chunk({"content": "One. "}), CHECKED, bad, CHECKED, bad, CHECKED, bad, CHECKED]
+        steps: list[Step] = [
+            chunk({"content": "One. "}),
+            CHECKED,
+            bad,
+            CHECKED,
+            bad,
+            CHECKED,
+            bad,
+            CHECKED,
+        ]
         events = ask(
             url,
             told,
@@ -165,7 +174,12 @@ def test_violations_apart_get_a_mark_each(url: str, told: Told) -> None:
 
 def test_what_is_held_back_goes_with_it(told: Told) -> None:
     with gate(told, hold_back_chars=64) as url:
-        steps = [chunk({"content": "One. B"}), CHECKED, chunk({"content": "AD"}), CHECKED]
+        steps: list[Step] = [
+            chunk({"content": "One. B"}),
+            CHECKED,
+            chunk({"content": "AD"}),
+            CHECKED,
+        ]
         events = ask(url, told, *steps, *said("Two. "))
     assert texts(events) == {0: f"{MARK}Two. "}
 
@@ -223,6 +237,16 @@ def test_what_cannot_be_replaced_blocks(url: str, told: Told, steps: list[Step])
     assert report_of(events)["response"]["passed"] is False
 
 
+def test_scores_beside_the_answer_are_those_of_what_was_made(url: str, told: Told) -> None:
+    moderation: Json = {"model": "omni-moderation-latest"}
+    events = ask(url, told, *said("One. ", "BAD "), moderation=moderation)
+    (result,) = events[-1]["moderation"]["output"]["results"]
+    assert result["flagged"] is True
+    moderation["policy"] = {"output": {"mode": "block"}}
+    events = ask(url, told, *said("One. ", "BAD "), moderation=moderation)
+    assert reasons(events) == {0: "content_filter"}
+
+
 def test_tool_calls_in_pieces_of_their_own_are_kept(url: str, told: Told) -> None:
     steps: list[Step] = [chunk({"content": "BAD"}), chunk(tool("{}")), chunk({}, "tool_calls")]
     events = ask(url, told, *steps, DONE)
@@ -236,8 +260,13 @@ def test_of_a_chunk_of_several_choices_only_the_one_changes(url: str, told: Told
         made["choices"] += chunk({"content": second}, index=1)["choices"]
         return made
 
-    steps = [both("One. ", "Eins. "), CHECKED, both("BAD ", "Zwei. "), both("BAD ", "Drei. ")]
-    ends = [chunk({}, "stop"), chunk({}, "stop", index=1), DONE]
+    steps: list[Step] = [
+        both("One. ", "Eins. "),
+        CHECKED,
+        both("BAD ", "Zwei. "),
+        both("BAD ", "Drei. "),
+    ]
+    ends: list[Step] = [chunk({}, "stop"), chunk({}, "stop", index=1), DONE]
     events = ask(url, told, *steps, CHECKED, both("Two.", "Vier."), *ends, n=2)
     assert texts(events) == {0: f"One. {MARK}Two.", 1: "Eins. Zwei. Drei. Vier."}
     assert reasons(events) == {0: "stop", 1: "stop"}

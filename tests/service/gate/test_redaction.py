@@ -18,6 +18,7 @@ from tests.service.scripted import (
     ScriptedEngine,
     bad_is_bad,
     chat_body,
+    error_of,
     scripted_moderator,
     serving,
     stream_events,
@@ -447,6 +448,18 @@ def test_an_answer_of_responses_is_blocked(url: str, told: Told) -> None:
     answer = post(url, {"model": "any", "input": "Hi"}, "responses")
     assert answer["status"] == "incomplete"
     assert "BAD" not in str(answer["output"])
+
+
+def test_images_are_removed_and_prompts_for_them_blocked(url: str, told: Told) -> None:
+    images = [{"b64_json": image.partition(",")[2]} for image in (TALL, WIDE)]
+    told.whole = {"created": 1, "data": images}
+    answer = post(url, {"model": "any", "prompt": "A boat."}, "images/generations")
+    assert [image["b64_json"] for image in answer["data"]] == [images[0]["b64_json"], None]
+    refused = httpx.post(
+        f"{url}/v1/images/generations", json={"model": "any", "prompt": "BAD"}, timeout=20
+    )
+    assert error_of(refused, 400)["code"] == "content_filter"
+    assert len(told.asked) == 1
 
 
 def test_the_generator_of_this_process_reads_and_says_what_is_left() -> None:
