@@ -184,6 +184,14 @@ def test_what_is_held_back_goes_with_it(told: Told) -> None:
     assert texts(events) == {0: f"{MARK}Two. "}
 
 
+def test_a_mark_is_judged_where_what_it_stands_for_had_passed(told: Told) -> None:
+    with gate(told, hold_back_chars=64) as url:
+        steps: list[Step] = [chunk({"content": "X "}), chunk({"content": "a" * 70}), CHECKED]
+        events = ask(url, told, *steps, *said("BAD"))
+    assert texts(events) == {0: "X "}
+    assert reasons(events) == {0: "content_filter"}
+
+
 def test_a_mark_comes_in_the_place_of_the_first_piece(url: str, told: Told) -> None:
     both = chunk({"role": "assistant", "content": "BAD"}, "length", token_ids=[66])
     (event,) = ask(url, told, both, DONE)
