@@ -293,8 +293,9 @@ def test_a_choice_can_be_blocked_after_something_was_redacted(url: str, told: To
 
 @pytest.mark.parametrize("mode", ["window", "final"])
 def test_where_text_leaves_unchecked_it_is_blocked(told: Told, mode: str) -> None:
-    with gate(told, stream_mode=mode) as url:
-        events = ask(url, told, *said("This is ", "BAD, and goes on. ", "More. "))
+    with gate(told, stream_mode=mode, window_chars=8) as url:
+        steps = said("BA", "D, and it goes on past the window.")
+        events = ask(url, told, *steps)
     assert reasons(events) == {0: "content_filter"}
     assert MARK not in str(events)
 
