@@ -67,6 +67,8 @@ class Score:
     """Whether all windows were scored before, and none anew."""
     is_calibrated: bool = False
     """Whether all windows have a calibration: one without leaves P(Yes), which promises less."""
+    violating: tuple[WindowScore, ...] = ()
+    """The windows that reached the threshold; none where the policy is not violated."""
 
     @property
     def form(self) -> Literal["normalised"] | None:
@@ -254,10 +256,11 @@ def score_policy(
     """
     raw = max(window.raw for window in windows)
     curves = {surface: curve_for(policy, surface) for surface in {w.surface for w in windows}}
-    calibrated = max(
+    values = [
         curve(window.raw) if (curve := curves[window.surface]) is not None else window.raw
         for window in windows
-    )
+    ]
+    calibrated = max(values)
     steps = rule.steps()
     reached = [step for step in steps if calibrated >= step[0]]
     threshold, action = reached[-1] if reached else (steps[0][0], Action.ALLOW)
@@ -273,6 +276,9 @@ def score_policy(
         windows=tuple(windows),
         cached=cached,
         is_calibrated=None not in curves.values(),
+        violating=tuple(
+            window for window, value in zip(windows, values, strict=True) if value >= threshold
+        ),
     )
 
 

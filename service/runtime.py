@@ -246,6 +246,7 @@ class Runtime:
             blocked_prompt=settings.blocked_prompt,
             refusal_text=settings.refusal_text,
             unchecked_text=settings.unchecked_text,
+            redacted_text=settings.redacted_text,
         )
         return Gate(checker, options, self.metrics)
 

@@ -290,6 +290,12 @@ class Settings(BaseSettings):
         description="What a prompt is answered with that could not be checked, where the policy"
         " set's `on_error` is `block`.",
     )
+    redacted_text: str = Field(
+        "[removed by the content policy]",
+        min_length=1,
+        description="What stands, in chats and completions, in place of what a policy's action"
+        " `redact` removes.",
+    )
     check_every_chars: int = Field(
         160,
         ge=1,

@@ -25,7 +25,8 @@ CHECKS_AT_ONCE = 4
 """Texts of one answer that are checked side by side."""
 
 PASSING = frozenset({Action.ALLOW, Action.FLAG})
-"""Actions that let content through. `review` does not: nobody can review a chat in time."""
+"""Actions that let content through as it is. `review` does not: nobody can review a chat in time;
+`redact` lets through what `service.gate.redaction` makes of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class Check:
     verdict: Verdict | None
     error: ModerationError | None = None
     """Why there is no verdict; `passed` then follows `on_error`."""
+    redacts: bool = False
+    """Whether it did not pass, but may once what violates in it is replaced."""
 
     @property
     def failure(self) -> str | None:
@@ -62,11 +65,13 @@ class Checker:
         self._deadline_s = deadline_s
         self._memory = PassedMemory()
         self._passing = PASSING
+        self._redacting = frozenset({Action.REDACT})
 
     def strict(self) -> "Checker":
-        """The same checks, where what is flagged does not pass either."""
+        """The same checks, where what is flagged does not pass either, and nothing is redacted."""
         strict = copy.copy(self)
         strict._passing = frozenset({Action.ALLOW})
+        strict._redacting = frozenset()
         return strict
 
     async def check(
@@ -108,7 +113,9 @@ class Checker:
             return self._failed(exc)
         if verdict.action in PASSING:
             self._memory.remember(content, self._policy_set, verdict)
-        return Check(verdict.action in self._passing, verdict)
+        return Check(
+            verdict.action in self._passing, verdict, redacts=verdict.action in self._redacting
+        )
 
     async def check_answer(
         self, content: Content, *, key: str, growing: GrowingContent | None = None

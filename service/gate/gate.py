@@ -5,9 +5,9 @@ happened.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from moderation.content import Content
@@ -19,6 +19,7 @@ from service.gate.inline_moderation import InlineModeration, side_of, unanswered
 from service.gate.pace import Pace
 from service.gate.post_filter import MAX_TEXTS, Passed, PostFilter
 from service.gate.pre_filter import PromptCheck, check_prompt
+from service.gate.redaction import RedactedText, Redaction, Redactor, policies_of, redacted
 from service.gate.report import block_report, gate_report, prompt_report
 from service.metrics import Metrics
 from service.upstreams.upstream import Call, Open, Reply, Upstream
@@ -33,6 +34,7 @@ class GateOptions:
     blocked_prompt: Literal["refusal", "error"]
     refusal_text: str
     unchecked_text: str
+    redacted_text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,7 @@ class Gate:
             ModerationError, ServiceError: there is no verdict on the prompt and the settings ask
                 for an error; the upstream failed; or see `check_prompt`.
         """
-        prompt, reply = await self._begin(exchange)
+        exchange, prompt, reply = await self._begin(exchange)
         if reply is None:
             dialect, body = exchange.dialect, exchange.call.body
             moderation = _moderation(exchange, prompt, None)
@@ -114,7 +116,7 @@ class Gate:
 
     async def whole(self, exchange: Exchange) -> Json:
         """The answer in one piece. Raises as `stream`."""
-        prompt, reply = await self._begin(exchange)
+        exchange, prompt, reply = await self._begin(exchange)
         if reply is None:
             answer = exchange.dialect.refusal(exchange.call.body, self._refusal_text(prompt))
             moderation = _moderation(exchange, prompt, None)
@@ -127,27 +129,41 @@ class Gate:
         finally:
             await reply.close()
 
-    async def _begin(self, exchange: Exchange) -> tuple[PromptCheck, Reply | None]:
-        """Checks the prompt, and begins the answer where it passed."""
+    async def _begin(self, exchange: Exchange) -> tuple[Exchange, PromptCheck, Reply | None]:
+        """Checks the prompt, and begins the answer to it, or to what is left of it."""
         opening: asyncio.Future[Reply] | None = None
         if self._options.pre_filter == "hidden":
             opening = asyncio.ensure_future(exchange.open())
         try:
             wanted = exchange.moderation
             checker = self._checker.strict() if wanted and wanted.blocks_prompt else self._checker
-            prompt = await check_prompt(checker, exchange.items, key=exchange.call.key)
+            key = exchange.call.key
+            prompt = await check_prompt(checker, exchange.items, key=key, redacts=True)
+            if prompt.redactions:
+                if opening is not None:  # the answer to what has to be replaced
+                    discarded, opening = opening, None
+                    await asyncio.shield(_discard(discarded))  # a caller may leave meanwhile
+                exchange = await self._redacted(exchange, prompt.redactions)
+                again = await check_prompt(checker, exchange.items, key=key, admitted=True)
+                prompt = replace(again, given=prompt)
             if not prompt.passed:
                 self._refuse(prompt)
-                return prompt, None
+                return exchange, prompt, None
             try:
                 reply = await (opening or exchange.open())
             except UpstreamRefused as exc:
-                raise await vetted(self._checker, exc, exchange.call.key) from exc
+                raise await vetted(self._checker, exc, key) from exc
             opening = None
-            return prompt, reply
+            return exchange, prompt, reply
         finally:
             if opening is not None:
                 await _discard(opening)
+
+    async def _redacted(self, exchange: Exchange, redactions: Sequence[Redaction]) -> Exchange:
+        """The exchange about what is left of a request. Raises as `prepare`."""
+        body = redacted(exchange.call.body, redactions, self._options.redacted_text)
+        call = replace(exchange.call, body=body)
+        return await self.prepare(exchange.dialect, call, exchange.upstream, exchange.moderation)
 
     def _refuse(self, prompt: PromptCheck) -> None:
         """Counts a prompt that did not pass; raises where the settings ask for an error."""
@@ -176,6 +192,7 @@ class Gate:
             asked=exchange.asked,
             num_choices=exchange.num_choices,
             key=exchange.call.key,
+            redactor=Redactor(dialect, self._options.redacted_text),
         )
         body = exchange.call.body
         so_far: Json = {}
@@ -186,13 +203,13 @@ class Gate:
                     so_far = dialect.noted(so_far, event.chunk)
                     if event.is_end:
                         dialect.passed(event.chunk)
-                        report = gate_report(prompt, post_filter.check)
+                        report = gate_report(prompt, post_filter.check, post_filter.redacted)
                         moderation = _moderation(exchange, prompt, post_filter.checks)
                         yield dialect.with_report(event.chunk, report, moderation)
                     else:
                         yield event.chunk
                     continue
-                report = gate_report(prompt, post_filter.check)
+                report = gate_report(prompt, post_filter.check, post_filter.redacted)
                 report["blocked"] = block_report(event)
                 moderation = _moderation(exchange, prompt, post_filter.checks)
                 for choice in sorted(event.choices):
@@ -202,7 +219,7 @@ class Gate:
                     yield dialect.with_report(last, report, moderation)
         finally:
             await chunks.aclose()
-        self._count_answer(prompt, post_filter.check)
+        self._count_answer(prompt, post_filter.check, post_filter.redacted)
         usage = reply.usage if post_filter.was_cut_off else None
         moderation = _moderation(exchange, prompt, post_filter.checks)
         for chunk in dialect.last_chunks(body, so_far, usage, moderation):
@@ -216,13 +233,14 @@ class Gate:
         if len(texts) > MAX_TEXTS:
             raise UpstreamBroke(f"the upstream answered with more than {MAX_TEXTS} texts")
         said = {name: text for name, text in texts.items() if text.strip()}
-        checks = await self._answer_checker(exchange).check_texts(
+        given = await self._answer_checker(exchange).check_texts(
             said, asked=exchange.asked, key=exchange.call.key
         )
+        answer, checks, replaced = await self._redacted_whole(exchange, answer, said, given)
         blocked = {name: check for name, check in checks.items() if not check.passed}
         decisive = next(iter(blocked.values()), None) or _of_the_longest(checks, said)
-        self._count_answer(prompt, decisive)
-        report = gate_report(prompt, decisive)
+        self._count_answer(prompt, decisive, replaced)
+        report = gate_report(prompt, decisive, replaced)
         if blocked:
             out = frozenset(name.choice for name in blocked)
             failed = decisive is not None and decisive.error is not None
@@ -230,18 +248,54 @@ class Gate:
             answer = exchange.dialect.blocked_whole(exchange.call.body, answer, out, text)
         else:
             exchange.dialect.passed(answer)
-        return _with_fields(answer, report, _moderation(exchange, prompt, list(checks.values())))
+        return _with_fields(answer, report, _moderation(exchange, prompt, list(given.values())))
+
+    async def _redacted_whole(
+        self,
+        exchange: Exchange,
+        answer: Json,
+        said: Mapping[Field, str],
+        checks: Mapping[Field, Check],
+    ) -> tuple[Json, dict[Field, Check], list[RedactedText]]:
+        """A whole answer with what violates replaced, in the choices that then pass; the checks of
+        what it then says; and where something was replaced."""
+        redactor = Redactor(exchange.dialect, self._options.redacted_text)
+        rewritten = redactor.rewritten(said, checks)
+        again = await self._answer_checker(exchange).check_texts(
+            rewritten, asked=exchange.asked, key=exchange.call.key
+        )
+        left = dict(checks)
+        replaced = []
+        for name, check in again.items():
+            left[name] = check
+            if check.passed:
+                made = redactor.put(answer, name, rewritten[name])
+                assert made is not None, "a choice says something"
+                answer = made
+                replaced.append(RedactedText(name, policies_of(checks[name].verdict)))
+        gone = {each.field.choice for each in replaced}
+        left = {
+            name: check
+            for name, check in left.items()
+            if not (name.choice in gone and redactor.is_repetition(name))
+        }
+        return answer, left, replaced
 
     def _answer_checker(self, exchange: Exchange) -> Checker:
         wanted = exchange.moderation
         return self._checker.strict() if wanted and wanted.blocks_answer else self._checker
 
-    def _count_answer(self, prompt: PromptCheck, check: Check | None) -> None:
+    def _count_answer(
+        self, prompt: PromptCheck, check: Check | None, replaced: Sequence[RedactedText]
+    ) -> None:
         if check is not None and not check.passed:
             self._count("response_failed" if check.error else "response_blocked")
-            return
-        failed = any(c.error for c in prompt.checks) or (check is not None and check.error)
-        self._count("passed_unchecked" if failed else "passed")
+        elif any(c.error for c in prompt.checks) or (check is not None and check.error):
+            self._count("passed_unchecked")
+        elif replaced:
+            self._count("response_redacted")
+        else:
+            self._count("prompt_redacted" if prompt.given is not None else "passed")
 
     def _count(self, outcome: str) -> None:
         self._metrics.gate_outcomes.labels(outcome).inc()
@@ -265,7 +319,7 @@ def _moderation(
     if exchange.moderation is None:
         return None
     sides = {
-        "input": side_of(exchange.moderation, prompt.checks),
+        "input": side_of(exchange.moderation, (prompt.given or prompt).checks),
         "output": unanswered() if answer is None else side_of(exchange.moderation, answer),
     }
     return {

@@ -17,6 +17,7 @@ from service.errors import UpstreamBroke
 from service.gate.checks import Check, Checker, chars_of_one
 from service.gate.dialects.dialect import ChunkReader, Field, Json, Piece
 from service.gate.pace import Pace
+from service.gate.redaction import RedactedText, Redactor, policies_of
 
 MAX_UNCHECKED_CHARS = 32_768
 """No more is read ahead of the checks: an upstream faster than the classifier has to wait."""
@@ -71,6 +72,10 @@ class _Text:
     growing: GrowingContent = field(default_factory=GrowingContent)
     is_whole: bool = False
     """Whether the answer said so: no more of it is expected."""
+    marked: int = -1
+    """Where the last mark ends, the text in place of what was removed; -1 where there is none."""
+    removed_for: list[frozenset[str]] = field(default_factory=list)
+    """The policies of each mark."""
 
     def add(self, piece: Piece) -> int:
         """More of it, or all of it, see `may_be`; returns the length up to the end of the piece.
@@ -92,6 +97,11 @@ class _Text:
     def may_be(self, whole: str) -> bool:
         """Whether a text said whole is this one, or the beginning of it, or goes on with it."""
         return self.text.startswith(whole) or (not self.is_whole and whole.startswith(self.text))
+
+    def replace_held(self, end: int, text: str) -> None:
+        """Puts a text, which nobody has judged yet, in place of what is held up to `end`."""
+        self.text = self.text[: self.released] + text + self.text[end:]
+        self.checked = min(self.checked, self.released)
 
     @property
     def unchecked(self) -> str:
@@ -124,6 +134,7 @@ class PostFilter:
         asked: str | None,
         num_choices: int,
         key: str,
+        redactor: Redactor | None = None,
     ) -> None:
         """
         Args:
@@ -133,6 +144,7 @@ class PostFilter:
             asked: what it is an answer to.
             num_choices: that were asked for.
             key: who asks; see `Caller`.
+            redactor: what replaces text that has not left yet; None blocks it.
         """
         self._checker = checker
         self._reader = reader
@@ -140,6 +152,7 @@ class PostFilter:
         self._asked = asked
         self._choices = frozenset(range(num_choices))  # and any other that comes
         self._key = key
+        self._redactor = redactor if pace.mode == "hold" else None
         self._texts: dict[Field, _Text] = {}
         self._held: deque[_Held] = deque()
         self._finished: frozenset[int] = frozenset()
@@ -148,6 +161,7 @@ class PostFilter:
         self._ended = False
         self._spoke_at = time.monotonic()
         self._decisive: Check | None = None
+        self._redacting: list[Check] = []
 
     @property
     def check(self) -> Check | None:
@@ -164,9 +178,19 @@ class PostFilter:
 
     @property
     def checks(self) -> list[Check]:
-        """For each text that was checked, the check that decides on it."""
+        """For each text that was checked, the check that decides on it; and those for which
+        something was replaced."""
         checks = (text.first_failed or text.check for text in self._texts.values())
-        return [check for check in checks if check is not None]
+        return [*(check for check in checks if check is not None), *self._redacting]
+
+    @property
+    def redacted(self) -> list[RedactedText]:
+        """What was replaced: one for each mark."""
+        return [
+            RedactedText(name, policies)
+            for name, text in self._texts.items()
+            for policies in text.removed_for
+        ]
 
     @property
     def was_cut_off(self) -> bool:
@@ -297,7 +321,14 @@ class PostFilter:
 
     def _note(self, checks: list[tuple[Field, int, Check]]) -> list[Blocked]:
         blocked = []
-        for name, length, check in checks:
+        replaced: set[Field] = set()
+        # first what is redacted: what repeats it goes with it
+        for name, length, check in sorted(checks, key=self._is_not_redacted):
+            if name in replaced:
+                continue
+            if gone := self._redact(name, length, check):
+                replaced |= gone
+                continue
             text = self._texts[name]
             text.check = check
             if check.error is not None:
@@ -307,6 +338,87 @@ class PostFilter:
             elif not self._all_blocked and name.choice not in self._blocked:
                 blocked.append(self._block(name, text, check))
         return blocked
+
+    def _is_not_redacted(self, checked: tuple[Field, int, Check]) -> bool:
+        name, _, check = checked
+        return self._redactor is None or not self._redactor.applies_to(name, check)
+
+    def _redact(self, name: Field, length: int, check: Check) -> set[Field]:
+        """Puts a mark in place of what is held of a text up to where it was checked.
+
+        The reader's text is then what was released, the mark, and what comes: that is what is
+        judged from now on, and the mark waits for a check as any other piece does.
+
+        Returns:
+            The texts that are now others, this one and what repeats it; none where it blocks.
+        """
+        redactor, text = self._redactor, self._texts[name]
+        if redactor is None or not redactor.applies_to(name, check) or name.choice in self._blocked:
+            return set()
+        if text.marked == length:  # the mark itself does not pass
+            return set()
+        ends = self._held_up_to(name, length, redactor)
+        if not ends:
+            return set()
+        follows_mark = text.marked >= 0 and not text.text[text.marked : text.released].strip()
+        mark = "" if follows_mark and text.marked <= text.released else redactor.text
+        marks = {f: mark if f == name else "" for f in ends}
+        self._put_into_held(name, ends, marks, redactor)
+        for f, end in ends.items():
+            self._texts[f].replace_held(end, marks[f])
+        if mark:
+            text.marked = text.released + len(mark)
+        if follows_mark:
+            text.removed_for[-1] |= policies_of(check.verdict)
+        else:
+            text.removed_for.append(policies_of(check.verdict))
+        self._redacting.append(check)
+        return set(ends)
+
+    def _held_up_to(self, name: Field, length: int, redactor: Redactor) -> dict[Field, int]:
+        """How far a text, and what repeats it, go in the chunks that are held of it up to a length;
+        nothing where one of them holds another text of the choice, which may say it again."""
+        ends: dict[Field, int] = {}
+        for held in self._held:
+            if held.lengths.get(name, 0) > length:
+                break
+            own = {f for f in held.lengths if f.choice == name.choice}
+            gone = {f for f in own if f == name or redactor.is_repetition(f)}
+            if gone and gone != own:
+                return {}
+            ends |= {f: held.lengths[f] for f in gone}
+        return ends if name in ends else {}
+
+    def _put_into_held(
+        self, name: Field, ends: dict[Field, int], marks: dict[Field, str], redactor: Redactor
+    ) -> None:
+        """The held chunks with a mark in place of what is removed: in the first of them, while the
+        others say nothing of it, and are dropped where that leaves nothing.
+
+        Args:
+            name: the text.
+            ends: see `_held_up_to`.
+            marks: what stands in place of each of these.
+            redactor: changes chunks.
+        """
+        begins = {f: self._texts[f].released + len(mark) for f, mark in marks.items()}
+        mark, is_after = marks[name], False
+        held, self._held = self._held, deque()
+        for each in held:
+            is_after = is_after or each.lengths.get(name, 0) > ends[name]
+            own = {f for f in each.lengths if f.choice == name.choice}
+            chunk: Json | None = each.chunk
+            lengths = dict(each.lengths)
+            if is_after:
+                lengths |= {f: lengths[f] - ends[f] + begins[f] for f in own & ends.keys()}
+            elif own <= ends.keys():
+                said = mark if name in own else ""
+                chunk = redactor.put(each.chunk, name, said)
+                lengths = {f: lengths[f] for f in lengths.keys() - own}
+                if said:
+                    lengths[name], mark = begins[name], ""
+            if chunk is not None:
+                self._held.append(_Held(chunk, lengths, each.ended))
 
     def _block(self, name: Field, text: _Text, check: Check) -> Blocked:
         self._decisive = self._decisive or check

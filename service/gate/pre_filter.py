@@ -7,6 +7,7 @@ from moderation.errors import ContentError
 from service.errors import content_at
 from service.gate.checks import Check, Checker
 from service.gate.dialects.dialect import Item
+from service.gate.redaction import Redaction, redactions_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,12 @@ class PromptCheck:
 
     items: tuple[Item, ...]
     checks: tuple[Check, ...]
-    """One an item, in order; none after one that did not pass."""
+    """One an item, in order; none after one that did not pass and is not redacted."""
+    redactions: tuple[Redaction, ...] = ()
+    """What has to be replaced so that all of it may pass; nothing where that cannot be."""
+    given: "PromptCheck | None" = None
+    """Where something was replaced, what the checks of the request as it was sent came to; these
+    are then the checks of what was made of it."""
 
     @property
     def passed(self) -> bool:
@@ -28,26 +34,40 @@ class PromptCheck:
         return self.checks[-1] if self.checks else None
 
 
-async def check_prompt(checker: Checker, items: Sequence[Item], *, key: str) -> PromptCheck:
+async def check_prompt(
+    checker: Checker,
+    items: Sequence[Item],
+    *,
+    key: str,
+    redacts: bool = False,
+    admitted: bool = False,
+) -> PromptCheck:
     """Checks a request; each content has the deadline of a check to itself.
 
     Args:
         checker: what checks.
         items: see `Dialect.items`.
         key: who asks; see `Caller`.
+        redacts: whether to find out what has to be replaced, so that the request may pass.
+        admitted: see `Caller`; what follows the first check always is.
 
     Raises:
         EngineOverloaded, EngineClosed: see `Checker.check`.
         BadRequest: a content that cannot be judged; names it.
     """
     checks: list[Check] = []
+    redactions: list[Redaction] = []
     for item in items:
         try:
-            check = await checker.check(item.content, key=key, admitted=bool(checks))
+            check = await checker.check(item.content, key=key, admitted=admitted or bool(checks))
         except ContentError as exc:
             where = item.where if item.index is None else f"{item.where}.content"
             raise content_at(exc, where) from exc
         checks.append(check)
         if not check.passed:
-            break
-    return PromptCheck(tuple(items), tuple(checks))
+            found = redactions_of(item, check) if redacts else []
+            redactions += found
+            if not found:
+                redactions.clear()  # it does not pass in any form
+                break
+    return PromptCheck(tuple(items), tuple(checks), tuple(redactions))

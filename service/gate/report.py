@@ -1,24 +1,46 @@
 """What the gate says of itself: the field `wardgate` of an answer, and of an error."""
 
+from collections.abc import Sequence
+
 from moderation.verdict import verdict_to_dict
 from service.gate.checks import Check
+from service.gate.dialects.dialect import Json
 from service.gate.post_filter import Blocked
 from service.gate.pre_filter import PromptCheck
+from service.gate.redaction import RedactedText
 
 
-def gate_report(prompt: PromptCheck, response: Check | None) -> dict[str, object]:
-    """Of an answer: what its prompt and its response came to."""
+def gate_report(
+    prompt: PromptCheck, response: Check | None, redacted: Sequence[RedactedText] = ()
+) -> dict[str, object]:
+    """Of an answer: what its prompt and its response came to, and what of it was replaced."""
+    made: list[Json] = [
+        {"choice": each.field.choice, "field": each.field.name, "policies": sorted(each.policies)}
+        for each in redacted
+    ]
     return {
         "prompt": prompt_report(prompt),
-        "response": check_report(response) if response else None,
+        "response": {**check_report(response), **_redacted(made)} if response else None,
     }
 
 
 def prompt_report(prompt: PromptCheck) -> dict[str, object]:
     """Of a prompt: every content in short, the deciding one in full."""
     decisive = prompt.decisive or Check(True, None)
+    replaced = prompt.given.redactions if prompt.given and prompt.passed else ()
+    made: list[Json] = [
+        {
+            "where": each.where,
+            "index": each.item.index,
+            "start": each.span.start,
+            "end": each.span.end,
+            "policies": sorted(each.span.policies),
+        }
+        for each in replaced
+    ]
     return {
         **check_report(decisive),
+        **_redacted(made),
         "messages": [
             {
                 "where": item.where,
@@ -31,6 +53,11 @@ def prompt_report(prompt: PromptCheck) -> dict[str, object]:
             for item, check in zip(prompt.items, prompt.checks, strict=False)  # none after a block
         ],
     }
+
+
+def _redacted(made: list[Json]) -> Json:
+    """Only where there is something to say."""
+    return {"action": "redact", "redacted": made} if made else {}
 
 
 def check_report(check: Check) -> dict[str, object]:

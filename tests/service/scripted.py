@@ -175,6 +175,23 @@ def _library() -> PolicyLibrary:
         PolicySet(id="reading", version=1, policies=rules(), on_incomplete="allow"),
         PolicySet(id="redacting", version=1, policies=rules(Action.REDACT)),
         PolicySet(
+            id="redacting_images",
+            version=1,
+            policies=rules(Action.REDACT),
+            on_incomplete="allow",
+        ),
+        PolicySet(
+            id="redacting_or_blocking",
+            version=1,
+            policies=(
+                *rules(Action.REDACT),
+                PolicyRule(id="violence", threshold=0.9, action=Action.BLOCK),
+                PolicyRule(
+                    id="sexually_explicit", threshold=0.5, action=Action.BLOCK, mode="shadow"
+                ),
+            ),
+        ),
+        PolicySet(
             id="mixed",
             version=1,
             policies=(

@@ -1,18 +1,19 @@
 """`/v1/chat/completions`."""
 
-from moderation.content import Content, Part
+from moderation.content import Content
 from policies import Surface
 from service.errors import UnsupportedInput
 from service.gate.dialects.choices import ChoiceAnswers
 from service.gate.dialects.dialect import (
     Item,
     Json,
+    Path,
     count_of_choices,
     list_of_objects,
     parts_of,
 )
 from service.gate.dialects.other_fields import item_of_other_fields, item_of_tools
-from service.gate.dialects.parts import NAMES, read_parts
+from service.gate.dialects.parts import NAMES, File, Text, lines, places_of, read_parts
 from service.gate.strings import strings, unescaped
 
 
@@ -25,6 +26,7 @@ class ChatDialect(ChoiceAnswers):
     id_prefix = "chatcmpl"
     inside = frozenset({"message", "delta"})
     chosen = frozenset({"arguments", "input", "parsed"})
+    said = "content"
 
     def items(self, body: Json) -> list[Item]:
         """See `Dialect.items`."""
@@ -36,8 +38,9 @@ class ChatDialect(ChoiceAnswers):
         asked = None
         for index, message in enumerate(list_of_objects(body, "messages")):
             where = f"messages[{index}]"
-            text, files = _read(message, where)
-            parts = (*parts_of(text, _beside(message)), *files)
+            texts, files = _read(message, where, ("messages", index))
+            text = lines(texts)
+            parts = (*parts_of(text, _beside(message)), *(each.file for each in files))
             is_answer = message.get("role") == "assistant"
             if parts:
                 content = Content(
@@ -46,7 +49,15 @@ class ChatDialect(ChoiceAnswers):
                     context=asked if is_answer else None,
                 )
                 role = message.get("role")
-                items.append(Item(where, content, index, role if isinstance(role, str) else None))
+                items.append(
+                    Item(
+                        where,
+                        content,
+                        index,
+                        role if isinstance(role, str) else None,
+                        places_of(content, texts, files),
+                    )
+                )
             if message.get("role") == "user":
                 asked = text or asked
         tools = item_of_tools({name: body.get(name) for name in ("tools", "functions")})
@@ -56,8 +67,10 @@ class ChatDialect(ChoiceAnswers):
     def asked(self, body: Json) -> str | None:
         """The last user's text."""
         for message in reversed(list_of_objects(body, "messages")):
-            if message.get("role") == "user" and (text := _read(message, "messages")[0]):
-                return text
+            if message.get("role") == "user":
+                texts, _ = _read(message, "messages")
+                if text := lines(texts):
+                    return text
         return None
 
     def num_choices(self, body: Json) -> int:
@@ -80,16 +93,23 @@ class ChatDialect(ChoiceAnswers):
         delta = {"role": "assistant", "content": text}
         return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
+    def _saying(self, choice: Json, text: str) -> Json:
+        name = "message" if "message" in choice else "delta"
+        message = choice.get(name)
+        rest = message if isinstance(message, dict) else {}
+        kept = {k: v for k, v in rest.items() if k not in ("content", "logprobs")}
+        return {name: {**kept, "content": text} if text else kept}
+
     def _end(self, index: int) -> Json:
         return {"index": index, "delta": {}, "logprobs": None, "finish_reason": "content_filter"}
 
 
-def _read(message: Json, where: str) -> tuple[str, list[Part]]:
-    """What a message says, line by line as the generator reads it, and the files it holds."""
-    texts, files = read_parts(message.get("content"), f"{where}.content")
+def _read(message: Json, where: str, path: Path = ()) -> tuple[list[Text], list[File]]:
+    """What a message says, in order, and the files it holds; see `read_parts`."""
+    texts, files = read_parts(message.get("content"), f"{where}.content", (*path, "content"))
     if isinstance(refusal := message.get("refusal"), str):
-        texts.append(refusal)
-    return "\n".join(text for text in texts if text), files
+        texts.append(Text(refusal, (*path, "refusal")))
+    return texts, files
 
 
 def _beside(message: Json) -> str:

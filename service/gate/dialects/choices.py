@@ -47,6 +47,8 @@ class ChoiceAnswers:
     last_events: frozenset[str] = frozenset()
     chosen: frozenset[str]
     """Objects in a choice whose keys a model wrote; see `strings`."""
+    said: str | None
+    """See `Dialect.said`."""
 
     def framing(self) -> Framing:
         """See `Dialect.framing`."""
@@ -134,6 +136,22 @@ class ChoiceAnswers:
         ]
         return {**answer, "choices": made}
 
+    def with_said(self, answer: Json, choice: int, text: str, /) -> Json | None:
+        """See `Dialect.with_said`."""
+        made = []
+        says_anything = any(answer[name] is not None for name in answer.keys() - _HEAD)
+        for index, given in choices_of(answer):
+            if index != choice:
+                made.append(given)
+                says_anything = True
+                continue
+            saying = self._saying(given, text)
+            text = ""  # once, should the choice be listed twice
+            reason = given.get("finish_reason")
+            made.append({"index": index, **saying, "logprobs": None, "finish_reason": reason})
+            says_anything |= bool(reason) or any(map(_is_said, saying.values()))
+        return {**answer, "choices": made} if says_anything else None
+
     def refusal(self, body: Json, text: str) -> Json:
         """See `Dialect.refusal`."""
         usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
@@ -172,6 +190,10 @@ class ChoiceAnswers:
     def _said(self, index: int, text: str) -> Json:
         raise NotImplementedError
 
+    def _saying(self, choice: Json, text: str) -> Json:
+        """What is left of a choice, or a piece of one, that says another text."""
+        raise NotImplementedError
+
     def _end(self, index: int) -> Json:
         raise NotImplementedError
 
@@ -194,3 +216,7 @@ class ChoiceAnswers:
         kept: Json = {name: head[name] for name in ("id", "created", "model") if name in head}
         made: dict[str, Any] = {"object": self.chunk_object_name, "choices": choices}
         return {**kept, **made, **({"usage": None} if "usage" in head else {})}
+
+
+def _is_said(value: Any) -> bool:
+    return any(value.values()) if isinstance(value, dict) else bool(value)

@@ -3,7 +3,7 @@
 from moderation.content import Content
 from service.errors import BadRequest, UnsupportedInput
 from service.gate.dialects.choices import ChoiceAnswers
-from service.gate.dialects.dialect import Item, Json, count_of_choices
+from service.gate.dialects.dialect import Item, Json, Place, count_of_choices
 from service.gate.dialects.other_fields import item_of_other_fields
 
 
@@ -16,12 +16,18 @@ class CompletionsDialect(ChoiceAnswers):
     id_prefix = "cmpl"
     inside = frozenset()
     chosen = frozenset({"top_logprobs"})
+    said = "text"
 
     def items(self, body: Json) -> list[Item]:
         """See `Dialect.items`."""
         prompts = _prompts(body)
+        is_list = isinstance(body["prompt"], list)
         items = [
-            Item("prompt" if len(prompts) == 1 else f"prompt[{index}]", Content.prompt(text))
+            Item(
+                "prompt" if len(prompts) == 1 else f"prompt[{index}]",
+                Content.prompt(text),
+                places=(Place(0, ("prompt", index) if is_list else ("prompt",), 0, len(text)),),
+            )
             for index, text in enumerate(prompts)
             if text.strip()
         ]
@@ -45,6 +51,9 @@ class CompletionsDialect(ChoiceAnswers):
 
     def _said(self, index: int, text: str) -> Json:
         return {"index": index, "text": text, "logprobs": None, "finish_reason": None}
+
+    def _saying(self, _: Json, text: str) -> Json:
+        return {"text": text}
 
     def _end(self, index: int) -> Json:
         return self._choice(index, "", "content_filter")

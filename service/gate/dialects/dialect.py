@@ -14,6 +14,23 @@ MAX_CHOICES = 128
 """As in OpenAI's API."""
 
 
+Path = tuple[str | int, ...]
+"""Keys and indices from the root of a JSON value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something of a content stands in the body."""
+
+    part: int
+    """Index in the content."""
+    path: Path | None
+    """Of a text; of a file, that of the part that holds it. None: it cannot be replaced there."""
+    start: int = 0
+    end: int = 0
+    """[start, end) in characters of the part's text; 0 and 0 for a file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One content of a request."""
@@ -25,6 +42,8 @@ class Item:
     """Of a message."""
     role: str | None = None
     """Of a message."""
+    places: tuple[Place, ...] = ()
+    """Of what it is made of; a part without any cannot be replaced."""
 
     @property
     def text(self) -> str:
@@ -79,6 +98,11 @@ class Dialect(Protocol):
     """Its path under `/v1/`."""
     last_events: frozenset[str]
     """See `Call.last_events`."""
+
+    @property
+    def said(self) -> str | None:
+        """The field of a choice whose text can be replaced; None where none can."""
+        ...
 
     def framing(self) -> Framing:
         """How the events of one stream are written."""
@@ -148,6 +172,14 @@ class Dialect(Protocol):
         self, body: Json, answer: Json, choices: frozenset[int | None], text: str, /
     ) -> Json:
         """A whole answer with these choices replaced by a text; all of it where one is None."""
+        ...
+
+    def with_said(self, answer: Json, choice: int, text: str, /) -> Json | None:
+        """A whole answer or a chunk in which a choice says this text in the field `said`.
+
+        Of the choice, only how it ended and what else its message holds are left: all other values
+        may say in another form what it said before. None where nothing is left of a chunk.
+        """
         ...
 
     def refusal(self, body: Json, text: str) -> Json:

@@ -71,6 +71,7 @@ class ResponsesDialect:
 
     endpoint = "responses"
     last_events = LAST_EVENTS
+    said = None
 
     def __init__(self, history: History) -> None:
         """`history` knows which answers a request may go on from."""
@@ -153,6 +154,10 @@ class ResponsesDialect:
             "status": "incomplete",
             "incomplete_details": {"reason": "content_filter"},
         }
+
+    def with_said(self, _answer: Json, _choice: int, _text: str, /) -> Json | None:
+        """Never asked for: its events say a text in too many places."""
+        raise NotImplementedError
 
     def refusal(self, body: Json, text: str) -> Json:
         """See `Dialect.refusal`: as a model refuses."""

@@ -3,12 +3,12 @@
 import re
 from typing import Any
 
-from moderation.content import Content, Part
+from moderation.content import Content
 from policies import Surface
 from service.errors import BadRequest, UnsupportedInput
-from service.gate.dialects.dialect import Item, Json, entries, list_of_objects, parts_of
+from service.gate.dialects.dialect import Item, Json, Path, entries, list_of_objects, parts_of
 from service.gate.dialects.other_fields import item_of_other_fields, item_of_tools
-from service.gate.dialects.parts import NAMES, read_parts
+from service.gate.dialects.parts import NAMES, File, Text, lines, places_of, read_parts
 from service.gate.history import History
 from service.gate.strings import Leaf, strings, unescaped
 
@@ -48,9 +48,8 @@ _MAKE_FILES = frozenset({"image_generation"})
 def read_items(body: Json, history: History) -> list[Item]:
     """See `Dialect.items`; refuses what refers to content that `history` does not know."""
     _refuse_unchecked(body, history)
-    instructions = body.get("instructions")
     items = [
-        *_item("instructions", [leaf.text for leaf in strings(instructions)], []),
+        *_item("instructions", _instructions(body.get("instructions")), []),
         *_input_items(body, history),
         *_variables(body),
     ]
@@ -67,7 +66,7 @@ def asked_of(body: Json) -> str | None:
     for item in reversed(entries(body.get("input"))):
         if item.get("role") == "user":
             texts, _ = read_parts(item.get("content"), "input")
-            if text := "\n".join(texts):
+            if text := lines(texts):
                 return text
     return None
 
@@ -100,7 +99,7 @@ def _input_items(body: Json, history: History) -> list[Item]:
     if value is None:
         return []
     if isinstance(value, str):
-        return _item("input", [value], [])
+        return _item("input", [Text(value, ("input",))], [])
     items: list[Item] = []
     asked = None
     for index, entry in enumerate(list_of_objects(body, "input")):
@@ -108,7 +107,7 @@ def _input_items(body: Json, history: History) -> list[Item]:
         kind = entry.get("type", "message" if "role" in entry else "item_reference")
         if kind == "item_reference":
             history.check(entry.get("id"), where)
-        texts, files = _read(entry, kind, where)
+        texts, files = _read(entry, kind, where, ("input", index))
         role = entry.get("role")
         is_models = role == "assistant" or kind == "reasoning" or str(kind).endswith("_call")
         items += _item(
@@ -121,11 +120,17 @@ def _input_items(body: Json, history: History) -> list[Item]:
             role=role if isinstance(role, str) else None,
         )
         if role == "user":
-            asked = "\n".join(texts) or asked
+            asked = lines(texts) or asked
     return items
 
 
-def _read(entry: Json, kind: Any, where: str) -> tuple[list[str], list[Part]]:
+def _instructions(value: Any) -> list[Text]:
+    if isinstance(value, str):
+        return [Text(value, ("instructions",))]
+    return [Text(leaf.text) for leaf in strings(value)]
+
+
+def _read(entry: Json, kind: Any, where: str, path: Path) -> tuple[list[Text], list[File]]:
     if kind not in _ITEMS:
         raise UnsupportedInput(
             f"{where} is of a kind that cannot be checked; expected {', '.join(sorted(_ITEMS))}",
@@ -134,12 +139,13 @@ def _read(entry: Json, kind: Any, where: str) -> tuple[list[str], list[Part]]:
         )
     name = _WITH_PARTS.get(kind, "")
     content = entry.get(name)
-    texts, files = read_parts(
-        [content] if isinstance(content, dict) else content, f"{where}.{name}"
-    )
+    if isinstance(content, dict):  # a screenshot: no text can stand in its place
+        texts, files = read_parts([content], f"{where}.{name}")
+    else:
+        texts, files = read_parts(content, f"{where}.{name}", (*path, name))
     leaves = strings(_without(entry, name), names=_ITEM_NAMES)
-    beside = [unescaped(leaf.text) for leaf in leaves if not is_opaque(leaf)]
-    return [text for text in (*texts, *beside) if text], files
+    texts += [Text(unescaped(leaf.text)) for leaf in leaves if not is_opaque(leaf)]
+    return texts, files
 
 
 def _variables(body: Json) -> list[Item]:
@@ -149,8 +155,8 @@ def _variables(body: Json) -> list[Item]:
         return []
     if not isinstance(variables, dict):
         raise BadRequest("prompt.variables has to be an object", param="prompt.variables")
-    texts: list[str] = list(variables)
-    files: list[Part] = []
+    texts = [Text(name) for name in variables]
+    files: list[File] = []
     for name, value in variables.items():
         where = f"prompt.variables.{name}"[:100]
         found = read_parts([value] if isinstance(value, dict) else value, where)
@@ -165,15 +171,16 @@ def _without(value: Any, name: str) -> Any:
 
 def _item(
     where: str,
-    texts: list[str],
-    files: list[Part],
+    texts: list[Text],
+    files: list[File],
     *,
     surface: Surface = Surface.PROMPT,
     context: str | None = None,
     index: int | None = None,
     role: str | None = None,
 ) -> list[Item]:
-    parts = (*parts_of("\n".join(texts)), *files)
+    parts = (*parts_of(lines(texts)), *(each.file for each in files))
     if not parts:
         return []
-    return [Item(where, Content(surface=surface, parts=parts, context=context), index, role)]
+    content = Content(surface=surface, parts=parts, context=context)
+    return [Item(where, content, index, role, places_of(content, texts, files))]
