@@ -1,11 +1,13 @@
 """The content of a message: a text, or a list of parts, some of them files."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from moderation.content import ImagePart, Part
 from service.errors import BadRequest, UnsupportedInput
 from service.gate.strings import strings
-from service.moderation_input import decode_data_url
+from service.moderation_input import decode_data_url, is_remote
+from service.remote_files import RemoteFile
 
 NAMES = frozenset({"id", "role", "tool_call_id", "type"})
 """Fields of a message that hold names, not content."""
@@ -51,6 +53,25 @@ def read_parts(content: Any, where: str) -> tuple[list[str], list[Part]]:
     return texts, files
 
 
+def remote_files_of(content: Any, where: str) -> Iterator[RemoteFile]:
+    """The files of a content that are named by a URL. Takes what `read_parts` does."""
+    for index, part in enumerate(content if isinstance(content, list) else ()):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(kind, str) and kind in _FILES:
+            file = _file_of(part, f"{where}[{index}]")
+            url = file.holder.get(file.key)
+            if isinstance(url, str) and is_remote(url):
+                yield file
+
+
+def _file_of(part: dict[str, Any], where: str) -> RemoteFile:
+    """Where in a part its URL stands, or has to."""
+    name = _FILES[part["type"]]
+    if isinstance(file := part.get(name), dict):
+        return RemoteFile(file, "url", f"{where}.{name}.url")
+    return RemoteFile(part, name, f"{where}.{name}")
+
+
 def _read_part(part: Any, where: str, texts: list[str], files: list[Part]) -> None:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind in _TEXTS:
@@ -60,16 +81,14 @@ def _read_part(part: Any, where: str, texts: list[str], files: list[Part]) -> No
         rest = {name: value for name, value in part.items() if name != _TEXTS[kind]}
         texts += [text, *(leaf.text for leaf in strings(rest, names=NAMES))]
     elif kind in _FILES:
-        name = _FILES[kind]
-        file = part.get(name)
-        url = file.get("url") if isinstance(file, dict) else file
-        place = f"{where}.{name}.url" if isinstance(file, dict) else f"{where}.{name}"
+        file = _file_of(part, where)
+        url = file.holder.get(file.key)
         if not isinstance(url, str):
-            raise BadRequest(f"{place} has to be a data URL", param=where)
-        files.append(ImagePart(decode_data_url(url, place)))
+            raise BadRequest(f"{file.where} has to be a data URL", param=where)
+        files.append(ImagePart(decode_data_url(url, file.where)))
         rest = {
-            **{key: value for key, value in part.items() if key != name},
-            **({k: v for k, v in file.items() if k != "url"} if isinstance(file, dict) else {}),
+            **{key: value for key, value in part.items() if key != _FILES[kind]},
+            **({k: v for k, v in file.holder.items() if k != "url"} if file.key == "url" else {}),
         }
         texts += [leaf.text for leaf in strings(rest, names=NAMES | {"detail"})]
     else:

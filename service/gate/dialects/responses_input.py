@@ -1,6 +1,7 @@
 """What a request to `/v1/responses` holds: instructions, items of input, variables of a prompt."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from moderation.content import Content, Part
@@ -8,9 +9,10 @@ from policies import Surface
 from service.errors import BadRequest, UnsupportedInput
 from service.gate.dialects.dialect import Item, Json, entries, list_of_objects, parts_of
 from service.gate.dialects.other_fields import item_of_other_fields, item_of_tools
-from service.gate.dialects.parts import NAMES, read_parts
+from service.gate.dialects.parts import NAMES, read_parts, remote_files_of
 from service.gate.history import History
 from service.gate.strings import Leaf, strings, unescaped
+from service.remote_files import RemoteFile
 
 _WITH_PARTS = {
     "message": "content",
@@ -60,6 +62,18 @@ def read_items(body: Json, history: History) -> list[Item]:
     return [*items, *(item for item in (tools, others) if item is not None)]
 
 
+def remote_files_in(body: Json) -> Iterator[RemoteFile]:
+    """See `Dialect.remote_files`."""
+    for index, entry in enumerate(entries(body.get("input"))):
+        kind = _kind_of(entry)
+        name = _WITH_PARTS.get(kind, "") if isinstance(kind, str) else ""
+        yield from remote_files_of(_listed(entry.get(name)), f"input[{index}].{name}")
+    prompt = body.get("prompt")
+    variables = prompt.get("variables") if isinstance(prompt, dict) else None
+    for name, value in variables.items() if isinstance(variables, dict) else ():
+        yield from remote_files_of(_listed(value), _name_of_variable(name))
+
+
 def asked_of(body: Json) -> str | None:
     """The last user's text."""
     if isinstance(text := body.get("input"), str):
@@ -105,7 +119,7 @@ def _input_items(body: Json, history: History) -> list[Item]:
     asked = None
     for index, entry in enumerate(list_of_objects(body, "input")):
         where = f"input[{index}]"
-        kind = entry.get("type", "message" if "role" in entry else "item_reference")
+        kind = _kind_of(entry)
         if kind == "item_reference":
             history.check(entry.get("id"), where)
         texts, files = _read(entry, kind, where)
@@ -125,6 +139,10 @@ def _input_items(body: Json, history: History) -> list[Item]:
     return items
 
 
+def _kind_of(entry: Json) -> Any:
+    return entry.get("type", "message" if "role" in entry else "item_reference")
+
+
 def _read(entry: Json, kind: Any, where: str) -> tuple[list[str], list[Part]]:
     if kind not in _ITEMS:
         raise UnsupportedInput(
@@ -133,10 +151,7 @@ def _read(entry: Json, kind: Any, where: str) -> tuple[list[str], list[Part]]:
             code="unsupported_part",
         )
     name = _WITH_PARTS.get(kind, "")
-    content = entry.get(name)
-    texts, files = read_parts(
-        [content] if isinstance(content, dict) else content, f"{where}.{name}"
-    )
+    texts, files = read_parts(_listed(entry.get(name)), f"{where}.{name}")
     leaves = strings(_without(entry, name), names=_ITEM_NAMES)
     beside = [unescaped(leaf.text) for leaf in leaves if not is_opaque(leaf)]
     return [text for text in (*texts, *beside) if text], files
@@ -152,11 +167,19 @@ def _variables(body: Json) -> list[Item]:
     texts: list[str] = list(variables)
     files: list[Part] = []
     for name, value in variables.items():
-        where = f"prompt.variables.{name}"[:100]
-        found = read_parts([value] if isinstance(value, dict) else value, where)
+        found = read_parts(_listed(value), _name_of_variable(name))
         texts += found[0]
         files += found[1]
     return _item("prompt.variables", texts, files)
+
+
+def _name_of_variable(name: str) -> str:
+    return f"prompt.variables.{name}"[:100]
+
+
+def _listed(content: Any) -> Any:
+    """A content of one part as a list."""
+    return [content] if isinstance(content, dict) else content
 
 
 def _without(value: Any, name: str) -> Any:
