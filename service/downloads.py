@@ -107,7 +107,7 @@ class Downloader:
             raise DownloadFailed(
                 f"the file did not come within {self._deadline_s:g} s; send the file itself"
             ) from exc
-        except httpx.InvalidURL as exc:
+        except (httpx.InvalidURL, UnicodeError) as exc:
             raise _refused("the URL cannot be read; expected http:// or https://") from exc
         except httpx.HTTPError as exc:
             raise DownloadFailed(

@@ -150,10 +150,9 @@ class Checker:
         async def check(name: Field, text: str) -> Check:
             part = part_of_answer(read_field(name, text))
             content = Content(surface=Surface.RESPONSE, parts=(part,), context=asked)
-            may_grow = growing is not None and isinstance(part, TextPart)
             async with room:
                 return await self.check_answer(
-                    content, key=key, growing=growing[name] if growing and may_grow else None
+                    content, key=key, growing=growing[name] if growing else None
                 )
 
         checks = await asyncio.gather(*(check(*item) for item in texts.items()))

@@ -281,6 +281,17 @@ def test_no_spelling_in_a_url_is_connected_to(hosts: list[str]) -> None:
     assert all(("no public address" in r) or ("cannot be read" in r) for r in reasons)
 
 
+@settings(deadline=None, max_examples=10)
+@given(
+    ends=st.lists(
+        st.text(st.characters() | st.just("\ud800"), max_size=9), min_size=30, max_size=30
+    ),
+    start=st.sampled_from(["http:", "http://", "http://cdn.example", "https://[", "HTTP://a@"]),
+)
+def test_whatever_is_written_for_a_url_is_refused_as_one(ends: list[str], start: str) -> None:
+    refused([start + end for end in ends], Names())
+
+
 @pytest.mark.parametrize(
     "address", ["8.8.8.8", "93.184.215.14", "2606:4700::1111", "2a00:1450:4001:81b::200e"]
 )
@@ -410,7 +421,15 @@ def test_a_certificate_is_checked_for_the_host_and_not_for_its_address(
         with pytest.raises(DownloadFailed, match="could not be reached"):
             fetch(url.format("cdn"), "*", f"*:{files.port}", resolve=names)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        assert fetch(url.format("cdn"), f"*:{files.port}", resolve=names) == FILE
-        with pytest.raises(DownloadFailed, match="could not be reached"):
-            fetch(url.format("other"), f"*:{files.port}", resolve=names)
+
+        async def run() -> None:
+            downloader = Downloader([f"*:{files.port}"], LOOPBACK, deadline_s=10, resolve=names)
+            take = Allowance(1000).take
+            assert await downloader.fetch(url.format("cdn"), take) == FILE
+            # nor is the connection used again that was made for the first host
+            with pytest.raises(DownloadFailed, match="could not be reached"):
+                await downloader.fetch(url.format("other"), take)
+            await downloader.close()
+
+        asyncio.run(run())
         assert files.paths == ["/file"]

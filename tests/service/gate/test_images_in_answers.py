@@ -70,7 +70,7 @@ def test_an_image_that_violates_is_blocked_wherever_it_stands(
     url: str, told: Told, field: str
 ) -> None:
     found = {"images": pictured(BAD), "content": {"content": BAD}, "anything": {"x": [BAD]}}[field]
-    told.whole = completion(**{"text": "Here you are."} | found)  # type: ignore[arg-type]
+    told.whole = completion(**{"text": "Here you are."} | found)
     answer = ask(url)
     assert answer.json()["choices"][0]["finish_reason"] == "content_filter"
     assert BAD not in answer.text
