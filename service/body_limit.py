@@ -128,7 +128,8 @@ class BodyLimit:
             await error_response(exc, shape)(scope, body.receive, body.send)
             return
         try:
-            await self._app({**scope, _HOLD: body.hold_more}, body.receive, body.send)
+            scope[_HOLD] = body.hold_more
+            await self._app(scope, body.receive, body.send)
         finally:
             body.forget()
 

@@ -27,10 +27,10 @@ _log = logging.getLogger(__name__)
 CHECKS_AT_ONCE = 4
 """Texts of one answer that are checked side by side."""
 
-_IMAGE = re.compile(r"\s*data:image/[a-z0-9.+-]{1,32};base64,([a-z0-9+/=]*)\s*", re.IGNORECASE)
-
 PASSING = frozenset({Action.ALLOW, Action.FLAG})
 """Actions that let content through. `review` does not: nobody can review a chat in time."""
+
+_IMAGE = re.compile(r"\s*data:image/[a-z0-9.+-]{1,32};base64,([a-z0-9+/=]*)\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ class ImageGate:
                 return entry, await self._checker.check_answer(content, key=call.key)
 
         named = [(beside, ""), *((entry, f"data[{i}]") for i, entry in enumerate(entries))]
-        (_, rest), *checked = await all_of(check(*each) for each in named)
+        (beside, rest), *checked = await all_of(check(*each) for each in named)
         if rest is not None and not rest.passed:  # what stands beside the images goes with them
             beside, checked = {}, [(entry, rest) for entry, _ in checked]
         made = [
