@@ -299,6 +299,14 @@ def test_addresses_of_the_internet_are_public(address: str) -> None:
     assert is_public(ip_address(address))
 
 
+def test_an_address_that_carries_another_is_judged_as_that_one(files: Files) -> None:
+    host = f"cdn.example:{files.port}"
+    names = Names(cdn=["::ffff:127.0.0.1", "64:ff9b::127.0.0.1"])
+    assert fetch(f"http://{host}/file", host, resolve=names) == FILE
+    with pytest.raises(DownloadFailed, match=r"could not be reached|did not come"):
+        fetch(f"http://{host}/file", host, resolve=names, deadline_s=1)
+
+
 def test_a_name_is_resolved_once(files: Files) -> None:
     """A second answer, to whoever asks again for the connection, is never heard."""
     names = Names(cdn=["127.0.0.1", "127.9.9.9"])
