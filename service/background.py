@@ -1,10 +1,12 @@
-"""Blocking work on a thread of its own, which never keeps the process from ending."""
+"""Work beside the work: blocking, on a thread of its own that never keeps the process from ending;
+or on the event loop, several at a time."""
 
+import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -33,6 +35,17 @@ def in_background(work: Callable[[], T], *, name: str) -> Future[T]:
 
     threading.Thread(target=run, name=f"wardgate-{name}", daemon=True).start()
     return future
+
+
+async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all, in order; the first failure is raised, and ends the others."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def abandon(future: Future[T], exc: Exception) -> None:

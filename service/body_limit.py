@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moderation.errors import EngineClosed
@@ -26,6 +27,14 @@ FREE_BYTES = 64 * 1024
 LINGER_BYTES = 33 * 1024 * 1024
 LINGER_S = 8.0
 """How much of a refused body is read and thrown away, so that its sender gets to read why."""
+_HOLD = "wardgate.hold"
+"""The key in a scope of what `hold_more` calls."""
+
+
+def hold_more(request: Request, num_bytes: int) -> None:
+    """Counts bytes that a request makes the service hold, until it is answered, besides its body:
+    files that it names. Raises `BodiesOverloaded`."""
+    request.scope[_HOLD](num_bytes)
 
 
 class InFlight:
@@ -119,6 +128,7 @@ class BodyLimit:
             await error_response(exc, shape)(scope, body.receive, body.send)
             return
         try:
+            scope[_HOLD] = body.hold_more
             await self._app(scope, body.receive, body.send)
         finally:
             body.forget()
@@ -185,6 +195,11 @@ class _LimitedBody:
                 await asyncio.wait_for(self._throw_away(), LINGER_S)
             message = {"type": "http.response.body", "body": b""}
         await self._send(message)
+
+    def hold_more(self, num_bytes: int) -> None:
+        """See the function of this name."""
+        self._found += num_bytes
+        self._make_room(self._found)
 
     def forget(self) -> None:
         """The request is answered: its body is no longer in flight."""

@@ -5,6 +5,7 @@ ServiceError
 │   ├── InvalidJson         the body is no JSON                                         400
 │   ├── BodyTooComplex      JSON of too many pieces to be parsed                        400
 │   ├── UnsupportedInput    a part, role or parameter that nothing here can honour      400
+│   ├── DownloadFailed      a file at a URL must not be fetched, or cannot be           400
 │   └── ContentBlocked      the gate refused the prompt (`blocked_prompt: error`)       400
 ├── ModelNotFound           no loaded model has that id                                 404
 ├── BodyTooLarge            over `max_body_bytes`                                       413
@@ -70,6 +71,12 @@ class UnsupportedInput(BadRequest):
     """Something asked for that cannot be honoured; it is refused and never dropped."""
 
     code = "unsupported_parameter"
+
+
+class DownloadFailed(BadRequest):
+    """A file at a URL must not be fetched, or could not be."""
+
+    code = "download_failed"
 
 
 class ContentBlocked(BadRequest):
@@ -205,6 +212,7 @@ TABLE: dict[type[Exception], Row] = {
     InvalidJson: Row(400, _CALLER),
     BodyTooComplex: Row(400, _CALLER),
     UnsupportedInput: Row(400, _CALLER),
+    DownloadFailed: Row(400, _CALLER),
     ContentBlocked: Row(400, _CALLER),
     ModelNotFound: Row(404, _CALLER),
     BodyTooLarge: Row(413, _CALLER),

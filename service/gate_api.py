@@ -15,6 +15,7 @@ from service.gate.dialects.dialect import Dialect
 from service.gate.dialects.responses import ResponsesDialect
 from service.gate.inline_moderation import InlineModeration
 from service.moderation_api import OPENAI_PREFIXES
+from service.remote_files import fetch_files
 from service.runtime import Runtime, runtime_of
 from service.schemas import (
     ChatRequest,
@@ -67,7 +68,17 @@ async def _answer(request: Request, dialect: Dialect) -> Response:
     body = await read_json(request)
     moderation = _wanted_moderation(body.pop("moderation", None), runtime.settings.model)
     call = _call(request, runtime, dialect.endpoint, body, dialect.last_events)
-    return await unless_caller_leaves(request, _through_gate(runtime, dialect, call, moderation))
+
+    async def answer() -> Response:
+        await fetch_files(
+            request,
+            dialect.remote_files(body),
+            runtime.downloader,
+            max_body_bytes=runtime.settings.max_body_bytes,
+        )
+        return await _through_gate(runtime, dialect, call, moderation)
+
+    return await unless_caller_leaves(request, answer())
 
 
 def _call(

@@ -11,9 +11,10 @@ from policies import PolicySet, Surface
 from service.callers import caller_key, unless_caller_leaves
 from service.categories import moderation_result
 from service.errors import BadRequest
-from service.moderation_input import parse_input
+from service.moderation_input import parse_input, remote_files
 from service.policy_choice import add_policies
 from service.questions import Question, judge_in_order
+from service.remote_files import fetch_files
 from service.runtime import Runtime, runtime_of
 from service.schemas import ModerationRequest, read_body, request_schema
 
@@ -37,6 +38,12 @@ async def _read(request: Request, runtime: Runtime) -> tuple[list[Question], Pol
     """What to judge, and by what; the body is dropped, or images would be held twice."""
     body = await read_body(request, ModerationRequest)
     policy_set = _policy_set(runtime, body)
+    await fetch_files(
+        request,
+        remote_files(body.input),
+        runtime.downloader,
+        max_body_bytes=runtime.settings.max_body_bytes,
+    )
     surface = Surface(body.surface)
     questions = [
         Question(

@@ -2,11 +2,13 @@
 
 import base64
 import binascii
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from moderation.content import ImagePart, Part, TextPart
 from service.errors import BadRequest, UnsupportedInput
+from service.remote_files import RemoteFile
 
 MAX_INPUTS = 1024
 """Texts or parts in one request."""
@@ -117,23 +119,36 @@ def _refuse_unknown(item: dict[str, Any], known: set[str], where: str) -> None:
         raise BadRequest(f"unknown field {name!r}", param=name, code="unknown_parameter")
 
 
+def is_remote(url: str) -> bool:
+    """Whether a file stands elsewhere."""
+    return url[:8].lower().startswith(("http:", "https:"))
+
+
+def remote_files(value: Any) -> Iterator[RemoteFile]:
+    """The files of `input` that are named by a URL."""
+    for index, item in enumerate(value if isinstance(value, list) else ()):
+        kind = item.get("type") if isinstance(item, dict) else None
+        file = item.get(kind) if isinstance(kind, str) and kind in _FILES else None
+        if isinstance(file, dict) and isinstance(url := file.get("url"), str) and is_remote(url):
+            yield RemoteFile(file, "url", f"input[{index}].{kind}.url")
+
+
 def decode_data_url(url: str, where: str) -> bytes:
     """The bytes of a base64 data URL.
 
     Raises:
-        UnsupportedInput: a remote URL; nothing is fetched.
+        UnsupportedInput: a remote URL that was not fetched; see `service.remote_files`.
         BadRequest: no data URL, or not base64.
     """
-    scheme = url[:8].lower()
-    if scheme.startswith(("http:", "https:")):
+    if is_remote(url):
         raise UnsupportedInput(
-            f"{where} is a remote URL; files are not fetched: send the file itself as"
+            f"{where} is a remote URL; it is not fetched: send the file itself as"
             " data:image/png;base64,...",
             param=where,
             code="remote_image_not_supported",
         )
     head, comma, payload = url.partition(",")
-    if not scheme.startswith("data:") or not comma or not head.lower().endswith(";base64"):
+    if head[:5].lower() != "data:" or not comma or not head.lower().endswith(";base64"):
         raise BadRequest(
             f"{where} has to be a data URL: data:image/png;base64,...",
             param=where,

@@ -12,6 +12,7 @@ from moderation.memory import return_freed_memory
 from policies import PolicyLibrary
 from service.background import in_background
 from service.body_limit import InFlight
+from service.downloads import Downloader
 from service.errors import NotReady
 from service.gate.checks import Checker
 from service.gate.gate import Gate, GateOptions
@@ -66,6 +67,16 @@ class Runtime:
         self.bodies = InFlight(settings.max_bodies_bytes, self.metrics)
         self.history = History(settings.unseen_history)
         """Of answers that passed the gate."""
+        self.downloader = (
+            Downloader(
+                settings.download_hosts,
+                settings.download_networks,
+                deadline_s=settings.download_deadline_s,
+            )
+            if settings.download_hosts
+            else None
+        )
+        """Fetches what URLs name; None where nothing is fetched."""
         self.created = int(time.time())
         self.failure: BaseException | None = None
         """Why the models could not be loaded."""
@@ -166,7 +177,7 @@ class Runtime:
             if self.has_gate:
                 self.router = self._make_router(in_process)
                 self._gate = self._make_gate(self._checker)
-                self._image_gate = ImageGate(self._checker, self.metrics)
+                self._image_gate = ImageGate(self._checker, self.metrics, self.downloader)
         except Exception as exc:
             self.failure = exc
             _log.error("the models could not be loaded", exc_info=exc)
@@ -195,7 +206,9 @@ class Runtime:
             self._judging.close(timeout_s=self.grace_left_s)
 
     async def disconnect(self) -> None:
-        """Closes the connections to upstreams, once nothing runs any more."""
+        """Closes all connections to others, once nothing runs any more."""
+        if self.downloader is not None:
+            await self.downloader.close()
         for server in self._servers:
             await server.close()
 

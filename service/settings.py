@@ -14,6 +14,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    IPvAnyNetwork,
     SecretStr,
     ValidationError,
     field_validator,
@@ -35,6 +36,12 @@ CONFIG_VARIABLE = "WARDGATE_CONFIG"
 
 FaceName = Literal["azure", "litellm", "llama-stack", "llm-guard", "nemo", "perspective"]
 """The packages and services whose clients can be served."""
+
+DownloadHost = Annotated[
+    str,
+    Field(pattern=r"^(\*|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?$"),
+]
+"""A host without `http://`, in small letters; one with others as `xn--...`."""
 
 
 class SettingsError(Exception):
@@ -180,6 +187,21 @@ class Settings(BaseSettings):
         0.5,
         gt=0,
         description="Seconds without news of an answer after which all of it so far is checked.",
+    )
+    download_hosts: Annotated[tuple[DownloadHost, ...], NoDecode] = Field(
+        (),
+        description="Hosts from which images and videos that are named by a URL are fetched to be"
+        " judged (docs/gate.md); in the environment separated by commas. `images.example.com`,"
+        " `.example.com` for all below it, `*` for any; with a port where it is not the usual one."
+        " Without any, such URLs are refused.",
+    )
+    download_networks: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
+        (),
+        description="Networks (`10.1.0.0/16`) whose addresses these hosts may have although they"
+        " are not public; in the environment separated by commas.",
+    )
+    download_deadline_s: float = Field(
+        10.0, gt=0, description="Seconds that fetching one file may take in all."
     )
     policy_set: str = Field("default", description="The policy set that always applies.")
     policy_dirs: Annotated[tuple[Path, ...], NoDecode] = Field(
@@ -348,7 +370,7 @@ class Settings(BaseSettings):
             return tuple(part for part in value.split(os.pathsep) if part)
         return value
 
-    @field_validator("faces", mode="before")
+    @field_validator("faces", "download_hosts", "download_networks", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):

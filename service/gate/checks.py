@@ -1,18 +1,21 @@
 """One check of one content at the gate: a verdict, or a failure that the policy set decides on."""
 
 import asyncio
+import base64
+import binascii
 import copy
 import logging
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moderation.caller import Priority
-from moderation.content import Content
+from moderation.content import Content, ImagePart, Part, TextPart
 from moderation.errors import ContentError, EngineClosed, EngineOverloaded, ModerationError
 from moderation.growing import GrowingContent
 from moderation.verdict import Verdict
-from policies import Action, PolicySet
+from policies import Action, PolicySet, Surface
 from service.errors import error_code
 from service.gate.dialects.dialect import Field
 from service.gate.memory import PassedMemory
@@ -27,6 +30,8 @@ CHECKS_AT_ONCE = 4
 PASSING = frozenset({Action.ALLOW, Action.FLAG})
 """Actions that let content through as it is. `review` does not: nobody can review a chat in time;
 `redact` lets through what `service.gate.redaction` makes of it."""
+
+_IMAGE = re.compile(r"\s*data:image/[a-z0-9.+-]{1,32};base64,([a-z0-9+/=]*)\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,7 @@ class Checker:
         except (EngineOverloaded, EngineClosed, ContentError):
             raise  # no failure of the classifier: the policy set's `on_error` is not about these
         except ModerationError as exc:
-            return self._failed(exc)
+            return self.failed(exc)
         if verdict.action in PASSING:
             self._memory.remember(content, self._policy_set, verdict)
         return Check(
@@ -129,7 +134,7 @@ class Checker:
         try:
             return await self.check(content, key=key, admitted=True, growing=growing)
         except ContentError as exc:
-            return self._failed(exc)
+            return self.failed(exc)
 
     async def check_texts(
         self,
@@ -150,7 +155,8 @@ class Checker:
         room = asyncio.Semaphore(CHECKS_AT_ONCE)
 
         async def check(name: Field, text: str) -> Check:
-            content = Content.response(read_field(name, text), context=asked)
+            part = part_of_answer(read_field(name, text))
+            content = Content(surface=Surface.RESPONSE, parts=(part,), context=asked)
             async with room:
                 return await self.check_answer(
                     content, key=key, growing=growing[name] if growing else None
@@ -159,10 +165,22 @@ class Checker:
         checks = await asyncio.gather(*(check(*item) for item in texts.items()))
         return dict(zip(texts, checks, strict=True))
 
-    def _failed(self, exc: ModerationError) -> Check:
+    def failed(self, exc: ModerationError) -> Check:
         """What follows from having no verdict."""
         _log.warning("a check failed: %s; on_error is %s", exc, self._policy_set.on_error)
         return Check(self._policy_set.on_error == "allow", None, exc)
+
+
+def part_of_answer(text: str) -> Part:
+    """A text of an answer as what it is to be judged as: an image, where all of it is one as a data
+    URL. One that is not there in full has no bytes that can be read."""
+    found = _IMAGE.fullmatch(text)
+    if found is None:
+        return TextPart(text)
+    try:
+        return ImagePart(base64.b64decode(found[1], validate=True))
+    except binascii.Error:
+        return ImagePart(b"")
 
 
 def read_field(name: Field, text: str) -> str:

@@ -10,15 +10,19 @@ import binascii
 from collections.abc import Sequence
 
 from moderation.content import Content, ImagePart
+from moderation.errors import UnreadableImage
 from policies import Surface
+from service.background import all_of
+from service.downloads import Downloader
 from service.errors import (
     BadRequest,
     ContentBlocked,
+    DownloadFailed,
     UnsupportedInput,
     UpstreamBroke,
     UpstreamRefused,
 )
-from service.gate.checks import CHECKS_AT_ONCE, Check, Checker
+from service.gate.checks import CHECKS_AT_ONCE, Check, Checker, part_of_answer
 from service.gate.dialects.dialect import Item, Json, parts_of
 from service.gate.dialects.other_fields import item_of_other_fields
 from service.gate.gate import vetted
@@ -26,7 +30,12 @@ from service.gate.pre_filter import PromptCheck, check_prompt
 from service.gate.report import check_report, gate_report, prompt_report
 from service.gate.strings import strings
 from service.metrics import Metrics
+from service.moderation_input import is_remote
+from service.remote_files import Allowance
 from service.upstreams.upstream import Call, Upstream
+
+MAX_FETCHED_BYTES = 48 * 1024 * 1024
+"""Of all images of one answer; with them in base64 it is as long as any may be."""
 
 _NAMES = frozenset({"background", "output_format", "quality", "size"})
 
@@ -34,9 +43,11 @@ _NAMES = frozenset({"background", "output_format", "quality", "size"})
 class ImageGate:
     """Upstreams that make images, behind a classifier."""
 
-    def __init__(self, checker: Checker, metrics: Metrics) -> None:
+    def __init__(self, checker: Checker, metrics: Metrics, downloader: Downloader | None) -> None:
+        """Without `downloader`, images by URL are refused."""
         self._checker = checker
         self._metrics = metrics
+        self._downloader = downloader
 
     async def answer(self, call: Call, upstream: Upstream) -> Json:
         """The answer with the images that passed; the others' entries say `content_filter`.
@@ -49,7 +60,7 @@ class ImageGate:
             ServiceError: the upstream failed, or answered with what cannot be checked.
         """
         begin = await upstream.prepare(call)
-        items = _items(call.body)
+        items = _items(call.body, may_fetch=self._downloader is not None)
         prompt = await check_prompt(self._checker, items, key=call.key)
         if not prompt.passed:
             assert prompt.decisive is not None, "nothing to check passes"
@@ -74,30 +85,41 @@ class ImageGate:
             raise UpstreamBroke("the upstream did not answer with a list of images")
         beside = {name: value for name, value in answer.items() if name != "data"}
         asked = call.body["prompt"]
-        contents = [_content(entry, asked, f"data[{i}]") for i, entry in enumerate(entries)]
-        contents.append(_content(beside, asked, ""))
-        *checks, rest = await self._checks(contents, call.key)
+        room = asyncio.Semaphore(CHECKS_AT_ONCE)
+        allowance = Allowance(MAX_FETCHED_BYTES)
+
+        async def check(entry: Json, where: str) -> tuple[Json, Check | None]:
+            async with room:
+                try:
+                    entry = await self._with_its_bytes(entry, allowance)
+                except DownloadFailed as exc:
+                    return entry, self._checker.failed(UnreadableImage(f"{where}.url: {exc}"))
+                content = _content(entry, asked, where)
+                if content is None:
+                    return entry, None
+                return entry, await self._checker.check_answer(content, key=call.key)
+
+        named = [(beside, ""), *((entry, f"data[{i}]") for i, entry in enumerate(entries))]
+        (beside, rest), *checked = await all_of(check(*each) for each in named)
         if rest is not None and not rest.passed:  # what stands beside the images goes with them
-            beside, checks = {}, [rest] * len(entries)
+            beside, checked = {}, [(entry, rest) for entry, _ in checked]
         made = [
-            entry if check is None or check.passed else _filtered(check)
-            for entry, check in zip(entries, checks, strict=True)
+            entry if check is None or check.passed else _filtered(check) for entry, check in checked
         ]
-        every = [check for check in (*checks, rest) if check is not None]
+        every = [check for check in (*(check for _, check in checked), rest) if check is not None]
         decisive = _worst(every)
         self._count_answer(prompt, decisive)
         return {**beside, "data": made, "wardgate": gate_report(prompt, decisive)}
 
-    async def _checks(self, contents: Sequence[Content | None], key: str) -> list[Check | None]:
-        room = asyncio.Semaphore(CHECKS_AT_ONCE)
-
-        async def check(content: Content | None) -> Check | None:
-            if content is None:
-                return None
-            async with room:
-                return await self._checker.check_answer(content, key=key)
-
-        return await asyncio.gather(*(check(content) for content in contents))
+    async def _with_its_bytes(self, entry: Json, allowance: Allowance) -> Json:
+        """An entry with the image itself where it names one by a URL, which may show another image
+        to whoever opens it next. Raises `DownloadFailed`."""
+        url = entry.get("url")
+        if self._downloader is None or not isinstance(url, str) or not is_remote(url):
+            return entry
+        data = await self._downloader.fetch(url, allowance.take)
+        rest = {name: value for name, value in entry.items() if name != "url"}
+        return {**rest, "b64_json": base64.b64encode(data).decode()}
 
     def _count_answer(self, prompt: PromptCheck, worst: Check | None) -> None:
         if worst is not None and not worst.passed:
@@ -111,7 +133,7 @@ class ImageGate:
         self._metrics.gate_outcomes.labels(outcome).inc()
 
 
-def _items(body: Json) -> list[Item]:
+def _items(body: Json, *, may_fetch: bool) -> list[Item]:
     text = body.get("prompt")
     if not isinstance(text, str) or not text.strip():
         raise BadRequest("prompt has to be a text that says something", param="prompt")
@@ -119,9 +141,9 @@ def _items(body: Json) -> list[Item]:
         raise UnsupportedInput(
             "images that are not finished cannot be checked; leave stream out", param="stream"
         )
-    if body.get("response_format") == "url":
+    if body.get("response_format") == "url" and not may_fetch:
         raise UnsupportedInput(
-            "images are not fetched from URLs to be checked; ask for b64_json",
+            "images are not fetched from URLs to be checked (download_hosts); ask for b64_json",
             param="response_format",
         )
     others = item_of_other_fields(body, known=("prompt",))
@@ -130,19 +152,23 @@ def _items(body: Json) -> list[Item]:
 
 def _content(entry: Json, asked: str, where: str) -> Content | None:
     """An image with the words beside it; None where there is neither."""
-    if entry.get("url") is not None:
+    files = []
+    url = entry.get("url")
+    if isinstance(url, str) and isinstance(image := part_of_answer(url), ImagePart):
+        files.append(image)
+        entry = {name: value for name, value in entry.items() if name != "url"}
+    elif url is not None:
         raise UnsupportedInput(
             "the upstream answered with the URL of an image, which is not fetched to be checked;"
             " ask for response_format b64_json",
             param="response_format",
         )
-    files = []
     if isinstance(data := entry.get("b64_json"), str):
         try:
             files.append(ImagePart(base64.b64decode(data, validate=True)))
         except (binascii.Error, ValueError) as exc:
             raise UpstreamBroke(f"the upstream sent no valid base64 in {where}.b64_json") from exc
-    rest = {k: v for k, v in entry.items() if k != "b64_json" or not files}
+    rest = {k: v for k, v in entry.items() if k != "b64_json" or not isinstance(v, str)}
     texts = [leaf.text for leaf in strings(rest, names=_NAMES)]
     parts = (*parts_of("\n".join(texts)), *files)
     return Content(surface=Surface.RESPONSE, parts=parts, context=asked) if parts else None

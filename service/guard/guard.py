@@ -27,7 +27,7 @@ from service.errors import (
 )
 from service.event_reader import EventTooLong
 from service.event_stream import line_of
-from service.gate.checks import Check, Checker
+from service.gate.checks import Check, Checker, part_of_answer
 from service.gate.dialects.dialect import Item
 from service.gate.pace import Pace
 from service.gate.post_filter import Passed, PostFilter
@@ -180,7 +180,7 @@ class _Answer:
         else:  # JSON; what is none is one text, and unreadable bytes are no text that passes
             try:
                 found = texts_at(json.loads(body), self._rule.response)
-                parts = [TextPart(leaf.text) for leaf in found]
+                parts = [part_of_answer(leaf.text) for leaf in found]
             except (ValueError, RecursionError):
                 parts = [TextPart(body.decode("utf-8", "replace"))]
         return [

@@ -1,5 +1,6 @@
 """`docs/service.md` and `docs/faces.md` say what the code does."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,11 @@ from service.categories import POLICY_OF_CATEGORY
 from service.errors import TABLE
 from service.faces import FACES, azure, perspective
 from service.schemas import IGNORED_FIELDS, ChatRequest
-from service.settings import FaceName, Settings
+from service.settings import FaceName, Settings, load_settings
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PAGE = (DOCS / "service.md").read_text(encoding="utf-8")
+GATE_PAGE = (DOCS / "gate.md").read_text(encoding="utf-8")
 FACES_PAGE = (DOCS / "faces.md").read_text(encoding="utf-8")
 SETTINGS = PAGE.partition("## Settings\n")[2]
 
@@ -23,6 +25,12 @@ def test_every_setting_is_documented_in_its_own_words(name: str) -> None:
     assert str(field.description) in row
     if field.default not in (None, (), {}):
         assert f"`{field.default}`" in row
+
+
+@pytest.mark.parametrize("block", re.findall(r"^```yaml \S+\n(.*?)^```$", GATE_PAGE, re.M | re.S))
+def test_every_settings_file_of_the_gate_can_be_used(block: str, tmp_path: Path) -> None:
+    (path := tmp_path / "wardgate.yaml").write_text(block, encoding="utf-8")
+    assert load_settings(path, environ={}).model_fields_set
 
 
 def test_every_status_is_documented() -> None:

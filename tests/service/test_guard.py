@@ -127,8 +127,9 @@ def test_other_routes_are_not_looked_at(url: str, application: Application) -> N
         JSONResponse({"detail": "BAD"}, 500),
         PlainTextResponse("BAD"),
         Response(b"BAD, and no JSON", media_type="application/octet-stream"),
+        JSONResponse({"image": "data:image/png;base64,BAD="}),
     ],
-    ids=["JSON", "an error", "text", "anything"],
+    ids=["JSON", "an error", "text", "anything", "an image as a data URL"],
 )
 def test_an_answer_that_violates_never_leaves(
     url: str, application: Application, answer: Response

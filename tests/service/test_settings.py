@@ -1,4 +1,5 @@
 import os
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,35 @@ def test_what_is_used_where_it_is_installed_reads_as_people_write_it(
     tmp_path: Path, name: str, text: str, value: object
 ) -> None:
     assert getattr(load_settings(write(tmp_path, f"{name}: {text}")), name) == value
+
+
+def test_hosts_and_networks_of_downloads_are_separated_by_commas(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WARDGATE_DOWNLOAD_HOSTS", "a.example, .b.example:8443,[fd00::1],*")
+    monkeypatch.setenv("WARDGATE_DOWNLOAD_NETWORKS", "10.0.0.0/8,fd00::/8")
+    settings = load_settings()
+    assert settings.download_hosts == ("a.example", ".b.example:8443", "[fd00::1]", "*")
+    assert settings.download_networks == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "http://a.example",
+        "a.example/",
+        "*.example",
+        "A.example",
+        "bücher.example",
+        "a.example.",
+        "",
+    ],
+)
+def test_a_host_of_downloads_that_would_match_nothing_is_an_error(
+    tmp_path: Path, host: str
+) -> None:
+    with pytest.raises(SettingsError, match=r"wardgate\.yaml: download_hosts: "):
+        load_settings(write(tmp_path, f"download_hosts: ['{host}']"))
 
 
 def test_a_misspelt_variable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

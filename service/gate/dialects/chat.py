@@ -1,5 +1,7 @@
 """`/v1/chat/completions`."""
 
+from collections.abc import Iterator
+
 from moderation.content import Content
 from policies import Surface
 from service.errors import UnsupportedInput
@@ -9,12 +11,22 @@ from service.gate.dialects.dialect import (
     Json,
     Path,
     count_of_choices,
+    entries,
     list_of_objects,
     parts_of,
 )
 from service.gate.dialects.other_fields import item_of_other_fields, item_of_tools
-from service.gate.dialects.parts import NAMES, File, Text, lines, places_of, read_parts
+from service.gate.dialects.parts import (
+    NAMES,
+    File,
+    Text,
+    lines,
+    places_of,
+    read_parts,
+    remote_files_of,
+)
 from service.gate.strings import strings, unescaped
+from service.remote_files import RemoteFile
 
 
 class ChatDialect(ChoiceAnswers):
@@ -63,6 +75,11 @@ class ChatDialect(ChoiceAnswers):
         tools = item_of_tools({name: body.get(name) for name in ("tools", "functions")})
         others = item_of_other_fields(body, known=("messages", "tools", "functions"))
         return [*items, *(item for item in (tools, others) if item is not None)]
+
+    def remote_files(self, body: Json, /) -> Iterator[RemoteFile]:
+        """See `Dialect.remote_files`."""
+        for index, message in enumerate(entries(body.get("messages"))):
+            yield from remote_files_of(message.get("content"), f"messages[{index}].content")
 
     def asked(self, body: Json) -> str | None:
         """The last user's text."""

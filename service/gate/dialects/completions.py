@@ -1,10 +1,13 @@
 """`/v1/completions`, the older endpoint: a prompt without roles."""
 
+from collections.abc import Iterator
+
 from moderation.content import Content
 from service.errors import BadRequest, UnsupportedInput
 from service.gate.dialects.choices import ChoiceAnswers
 from service.gate.dialects.dialect import Item, Json, Place, count_of_choices
 from service.gate.dialects.other_fields import item_of_other_fields
+from service.remote_files import RemoteFile
 
 
 class CompletionsDialect(ChoiceAnswers):
@@ -33,6 +36,10 @@ class CompletionsDialect(ChoiceAnswers):
         ]
         others = item_of_other_fields(body, known=("prompt",))
         return [*items, *([others] if others else [])]
+
+    def remote_files(self, _: Json, /) -> Iterator[RemoteFile]:
+        """See `Dialect.remote_files`: a prompt is a text."""
+        return iter(())
 
     def asked(self, body: Json) -> str | None:
         """The prompt, where there is one."""

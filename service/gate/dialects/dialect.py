@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from moderation.content import Content, Part, TextPart
 from service.errors import BadRequest
 from service.event_stream import Framing
+from service.remote_files import RemoteFile
 
 Json = dict[str, Any]
 
@@ -115,6 +116,11 @@ class Dialect(Protocol):
             BadRequest: the body has another form.
             UnsupportedInput: it holds something that cannot be judged.
         """
+        ...
+
+    def remote_files(self, body: Json, /) -> Iterator[RemoteFile]:
+        """The places of a request where files are named by URLs; those that are left there are
+        refused by `items`."""
         ...
 
     def asked(self, body: Json) -> str | None:

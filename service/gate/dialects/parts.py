@@ -1,6 +1,6 @@
 """The content of a message: a text, or a list of parts, some of them files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,8 @@ from moderation.content import Content, ImagePart
 from service.errors import BadRequest, UnsupportedInput
 from service.gate.dialects.dialect import Path, Place
 from service.gate.strings import strings
-from service.moderation_input import decode_data_url
+from service.moderation_input import decode_data_url, is_remote
+from service.remote_files import RemoteFile
 
 NAMES = frozenset({"id", "role", "tool_call_id", "type"})
 """Fields of a message that hold names, not content."""
@@ -93,6 +94,25 @@ def read_parts(content: Any, where: str, path: Path | None = None) -> tuple[list
     return texts, files
 
 
+def remote_files_of(content: Any, where: str) -> Iterator[RemoteFile]:
+    """The files of a content that are named by a URL. Takes what `read_parts` does."""
+    for index, part in enumerate(content if isinstance(content, list) else ()):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(kind, str) and kind in _FILES:
+            file = _file_of(part, f"{where}[{index}]")
+            url = file.holder.get(file.key)
+            if isinstance(url, str) and is_remote(url):
+                yield file
+
+
+def _file_of(part: dict[str, Any], where: str) -> RemoteFile:
+    """Where in a part its URL stands, or has to."""
+    name = _FILES[part["type"]]
+    if isinstance(file := part.get(name), dict):
+        return RemoteFile(file, "url", f"{where}.{name}.url")
+    return RemoteFile(part, name, f"{where}.{name}")
+
+
 def _read_part(
     part: Any, where: str, path: Path | None, texts: list[Text], files: list[File]
 ) -> None:
@@ -105,16 +125,14 @@ def _read_part(
         texts.append(Text(text, None if path is None else (*path, _TEXTS[kind])))
         texts += [Text(leaf.text) for leaf in strings(rest, names=NAMES)]
     elif kind in _FILES:
-        name = _FILES[kind]
-        file = part.get(name)
-        url = file.get("url") if isinstance(file, dict) else file
-        place = f"{where}.{name}.url" if isinstance(file, dict) else f"{where}.{name}"
+        file = _file_of(part, where)
+        url = file.holder.get(file.key)
         if not isinstance(url, str):
-            raise BadRequest(f"{place} has to be a data URL", param=where)
-        files.append(File(ImagePart(decode_data_url(url, place)), path))
+            raise BadRequest(f"{file.where} has to be a data URL", param=where)
+        files.append(File(ImagePart(decode_data_url(url, file.where)), path))
         rest = {
-            **{key: value for key, value in part.items() if key != name},
-            **({k: v for k, v in file.items() if k != "url"} if isinstance(file, dict) else {}),
+            **{key: value for key, value in part.items() if key != _FILES[kind]},
+            **({k: v for k, v in file.holder.items() if k != "url"} if file.key == "url" else {}),
         }
         texts += [Text(leaf.text) for leaf in strings(rest, names=NAMES | {"detail"})]
     else:

@@ -14,9 +14,15 @@ from service.errors import UpstreamBroke, error_body
 from service.event_stream import Framing, line_of
 from service.gate.dialects.choices import ANSWER_NAMES
 from service.gate.dialects.dialect import ChunkReader, Field, Item, Json, Piece, entries
-from service.gate.dialects.responses_input import asked_of, is_opaque, read_items
+from service.gate.dialects.responses_input import (
+    asked_of,
+    is_opaque,
+    read_items,
+    remote_files_in,
+)
 from service.gate.history import History
 from service.gate.strings import Leaf, strings
+from service.remote_files import RemoteFile
 
 LAST_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
@@ -84,6 +90,10 @@ class ResponsesDialect:
     def items(self, body: Json) -> list[Item]:
         """See `Dialect.items`."""
         return read_items(body, self._history)
+
+    def remote_files(self, body: Json, /) -> Iterator[RemoteFile]:
+        """See `Dialect.remote_files`."""
+        return remote_files_in(body)
 
     def asked(self, body: Json) -> str | None:
         """See `Dialect.asked`."""

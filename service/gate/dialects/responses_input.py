@@ -1,6 +1,7 @@
 """What a request to `/v1/responses` holds: instructions, items of input, variables of a prompt."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from moderation.content import Content
@@ -8,9 +9,18 @@ from policies import Surface
 from service.errors import BadRequest, UnsupportedInput
 from service.gate.dialects.dialect import Item, Json, Path, entries, list_of_objects, parts_of
 from service.gate.dialects.other_fields import item_of_other_fields, item_of_tools
-from service.gate.dialects.parts import NAMES, File, Text, lines, places_of, read_parts
+from service.gate.dialects.parts import (
+    NAMES,
+    File,
+    Text,
+    lines,
+    places_of,
+    read_parts,
+    remote_files_of,
+)
 from service.gate.history import History
 from service.gate.strings import Leaf, strings, unescaped
+from service.remote_files import RemoteFile
 
 _WITH_PARTS = {
     "message": "content",
@@ -59,6 +69,18 @@ def read_items(body: Json, history: History) -> list[Item]:
     return [*items, *(item for item in (tools, others) if item is not None)]
 
 
+def remote_files_in(body: Json) -> Iterator[RemoteFile]:
+    """See `Dialect.remote_files`."""
+    for index, entry in enumerate(entries(body.get("input"))):
+        kind = _kind_of(entry)
+        name = _WITH_PARTS.get(kind, "") if isinstance(kind, str) else ""
+        yield from remote_files_of(_listed(entry.get(name)), f"input[{index}].{name}")
+    prompt = body.get("prompt")
+    variables = prompt.get("variables") if isinstance(prompt, dict) else None
+    for name, value in variables.items() if isinstance(variables, dict) else ():
+        yield from remote_files_of(_listed(value), _name_of_variable(name))
+
+
 def asked_of(body: Json) -> str | None:
     """The last user's text."""
     if isinstance(text := body.get("input"), str):
@@ -104,7 +126,7 @@ def _input_items(body: Json, history: History) -> list[Item]:
     asked = None
     for index, entry in enumerate(list_of_objects(body, "input")):
         where = f"input[{index}]"
-        kind = entry.get("type", "message" if "role" in entry else "item_reference")
+        kind = _kind_of(entry)
         if kind == "item_reference":
             history.check(entry.get("id"), where)
         texts, files = _read(entry, kind, where, ("input", index))
@@ -124,6 +146,10 @@ def _input_items(body: Json, history: History) -> list[Item]:
     return items
 
 
+def _kind_of(entry: Json) -> Any:
+    return entry.get("type", "message" if "role" in entry else "item_reference")
+
+
 def _instructions(value: Any) -> list[Text]:
     if isinstance(value, str):
         return [Text(value, ("instructions",))]
@@ -139,10 +165,9 @@ def _read(entry: Json, kind: Any, where: str, path: Path) -> tuple[list[Text], l
         )
     name = _WITH_PARTS.get(kind, "")
     content = entry.get(name)
-    if isinstance(content, dict):  # a screenshot: no text can stand in its place
-        texts, files = read_parts([content], f"{where}.{name}")
-    else:
-        texts, files = read_parts(content, f"{where}.{name}", (*path, name))
+    # no text can stand in the place of a screenshot
+    place = None if isinstance(content, dict) else (*path, name)
+    texts, files = read_parts(_listed(content), f"{where}.{name}", place)
     leaves = strings(_without(entry, name), names=_ITEM_NAMES)
     texts += [Text(unescaped(leaf.text)) for leaf in leaves if not is_opaque(leaf)]
     return texts, files
@@ -158,11 +183,19 @@ def _variables(body: Json) -> list[Item]:
     texts = [Text(name) for name in variables]
     files: list[File] = []
     for name, value in variables.items():
-        where = f"prompt.variables.{name}"[:100]
-        found = read_parts([value] if isinstance(value, dict) else value, where)
+        found = read_parts(_listed(value), _name_of_variable(name))
         texts += found[0]
         files += found[1]
     return _item("prompt.variables", texts, files)
+
+
+def _name_of_variable(name: str) -> str:
+    return f"prompt.variables.{name}"[:100]
+
+
+def _listed(content: Any) -> Any:
+    """A content of one part as a list."""
+    return [content] if isinstance(content, dict) else content
 
 
 def _without(value: Any, name: str) -> Any:
