@@ -276,7 +276,8 @@ class Settings(BaseSettings):
     refusal_text: str = Field(
         "I can't answer this: the request was blocked by the content policy.",
         min_length=1,
-        description="What a blocked prompt is answered with.",
+        description="What a blocked prompt is answered with, and what stands in place of a blocked"
+        " answer that is not streamed, where the policy set has no `refusal` (docs/policies.md).",
     )
     unchecked_text: str = Field(
         "I can't answer this: it could not be checked against the content policy. Try again later.",

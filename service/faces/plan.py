@@ -83,11 +83,8 @@ async def _answer(runtime: Runtime, plan: Plan, key: str) -> Response:
 
 
 def deciding(verdict: Verdict) -> list[str]:
-    """Ids of the policies that gave a verdict its action, highest score first.
-
-    Empty where the action is that of content which could not be judged in full.
-    """
-    return [s.policy_id for s in verdict.violated if s.action is verdict.action]
+    """Ids of the policies that gave a verdict its action; see `Verdict.deciding`."""
+    return [score.policy_id for score in verdict.deciding]
 
 
 def reason(verdict: Verdict) -> str:

@@ -5,7 +5,7 @@ happened.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +19,7 @@ from service.gate.inline_moderation import InlineModeration, side_of, unanswered
 from service.gate.pace import Pace
 from service.gate.post_filter import MAX_TEXTS, Passed, PostFilter
 from service.gate.pre_filter import PromptCheck, check_prompt
+from service.gate.refusals import refusal_of
 from service.gate.report import block_report, gate_report, prompt_report
 from service.metrics import Metrics
 from service.upstreams.upstream import Call, Open, Reply, Upstream
@@ -99,7 +100,7 @@ class Gate:
         if reply is None:
             dialect, body = exchange.dialect, exchange.call.body
             moderation = _moderation(exchange, prompt, None)
-            *first, last = dialect.refusal_chunks(body, self._refusal_text(prompt))
+            *first, last = dialect.refusal_chunks(body, self._words(exchange, prompt.checks))
             for chunk in first:
                 yield chunk
             yield dialect.with_report(last, gate_report(prompt, None), moderation)
@@ -116,7 +117,8 @@ class Gate:
         """The answer in one piece. Raises as `stream`."""
         prompt, reply = await self._begin(exchange)
         if reply is None:
-            answer = exchange.dialect.refusal(exchange.call.body, self._refusal_text(prompt))
+            words = self._words(exchange, prompt.checks)
+            answer = exchange.dialect.refusal(exchange.call.body, words)
             moderation = _moderation(exchange, prompt, None)
             return _with_fields(answer, gate_report(prompt, None), moderation)
         try:
@@ -161,9 +163,15 @@ class Gate:
                 param=prompt.items[len(prompt.checks) - 1].where,
             )
 
-    def _refusal_text(self, prompt: PromptCheck) -> str:
-        failed = prompt.decisive is not None and prompt.decisive.error is not None
-        return self._options.unchecked_text if failed else self._options.refusal_text
+    def _words(self, exchange: Exchange, checks: Iterable[Check]) -> str:
+        """What stands in place of contents that did not pass all of these checks."""
+        blocked = [check.verdict for check in checks if not check.passed]
+        verdicts = [verdict for verdict in blocked if verdict is not None]
+        if not verdicts:
+            return self._options.unchecked_text
+        accepted = exchange.call.headers.get("accept-language", "")
+        own = refusal_of(self._checker.policy_set, verdicts, accepted)
+        return self._options.refusal_text if own is None else own
 
     async def _filtered(
         self, exchange: Exchange, prompt: PromptCheck, reply: Reply
@@ -224,10 +232,11 @@ class Gate:
         self._count_answer(prompt, decisive)
         report = gate_report(prompt, decisive)
         if blocked:
-            out = frozenset(name.choice for name in blocked)
-            failed = decisive is not None and decisive.error is not None
-            text = self._options.unchecked_text if failed else self._options.refusal_text
-            answer = exchange.dialect.blocked_whole(exchange.call.body, answer, out, text)
+            by_choice: dict[int | None, list[Check]] = {}
+            for name, check in blocked.items():
+                by_choice.setdefault(name.choice, []).append(check)
+            words = {choice: self._words(exchange, found) for choice, found in by_choice.items()}
+            answer = exchange.dialect.blocked_whole(exchange.call.body, answer, words)
         else:
             exchange.dialect.passed(answer)
         return _with_fields(answer, report, _moderation(exchange, prompt, list(checks.values())))

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.event_stream import DataFraming, Framing
@@ -122,14 +122,12 @@ class ChoiceAnswers:
     def passed(self, _: Json, /) -> None:
         """See `Dialect.passed`: no later request can refer to it."""
 
-    def blocked_whole(
-        self, body: Json, answer: Json, choices: frozenset[int | None], text: str
-    ) -> Json:
+    def blocked_whole(self, body: Json, answer: Json, refusals: Mapping[int | None, str]) -> Json:
         """See `Dialect.blocked_whole`."""
-        if None in choices:  # what stands beside the choices goes as well
-            return self.refusal(body, text)
+        if None in refusals:  # what stands beside the choices goes as well
+            return self.refusal(body, refusals[None])
         made = [
-            self._choice(index, text, "content_filter") if index in choices else choice
+            self._choice(index, refusals[index], "content_filter") if index in refusals else choice
             for index, choice in choices_of(answer)
         ]
         return {**answer, "choices": made}

@@ -1,6 +1,6 @@
 """What the gate has to know of an endpoint, and what the endpoints share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -145,9 +145,10 @@ class Dialect(Protocol):
         ...
 
     def blocked_whole(
-        self, body: Json, answer: Json, choices: frozenset[int | None], text: str, /
+        self, body: Json, answer: Json, refusals: Mapping[int | None, str], /
     ) -> Json:
-        """A whole answer with these choices replaced by a text; all of it where one is None."""
+        """A whole answer with these choices replaced by a text each; all of it where None is one
+        of them."""
         ...
 
     def refusal(self, body: Json, text: str) -> Json:

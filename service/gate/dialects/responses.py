@@ -6,7 +6,7 @@ An answer is one choice here: its items build on each other, and a violation in 
 import re
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,9 +145,10 @@ class ResponsesDialect:
                 self._history.add(item.get("id"))
 
     def blocked_whole(
-        self, body: Json, _answer: Json, _choices: frozenset[int | None], text: str, /
+        self, body: Json, _answer: Json, refusals: Mapping[int | None, str], /
     ) -> Json:
         """See `Dialect.blocked_whole`; under another id, because nobody shall go on from it."""
+        (text,) = refusals.values()  # the answer is one choice
         return {
             **_response(body, [_refusal_item(text)]),
             "status": "incomplete",
