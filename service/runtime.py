@@ -166,7 +166,9 @@ class Runtime:
             if self.has_gate:
                 self.router = self._make_router(in_process)
                 self._gate = self._make_gate(self._checker)
-                self._image_gate = ImageGate(self._checker, self.metrics)
+                self._image_gate = ImageGate(
+                    self._checker, self.metrics, reports_in_body=self.settings.reports_in_body
+                )
         except Exception as exc:
             self.failure = exc
             _log.error("the models could not be loaded", exc_info=exc)
@@ -246,6 +248,7 @@ class Runtime:
             blocked_prompt=settings.blocked_prompt,
             refusal_text=settings.refusal_text,
             unchecked_text=settings.unchecked_text,
+            reports_in_body=settings.reports_in_body,
         )
         return Gate(checker, options, self.metrics)
 

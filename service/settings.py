@@ -285,6 +285,12 @@ class Settings(BaseSettings):
         description="What a prompt is answered with that could not be checked, where the policy"
         " set's `on_error` is `block`.",
     )
+    report: Literal["body", "headers", "both", "none"] = Field(
+        "body",
+        description="Where an answer of the gate says what its checks came to: in the field"
+        " `wardgate`, in the headers `Wardgate-Prompt`, `Wardgate-Response` and their `-Scores`,"
+        " in both, or not at all.",
+    )
     check_every_chars: int = Field(
         160,
         ge=1,
@@ -297,6 +303,16 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe entry of the JSON log on standard error."
     )
+
+    @property
+    def reports_in_body(self) -> bool:
+        """See `report`."""
+        return self.report in ("body", "both")
+
+    @property
+    def reports_in_headers(self) -> bool:
+        """See `report`."""
+        return self.report in ("headers", "both")
 
     @property
     def base(self) -> EmbeddedBase:

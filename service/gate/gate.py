@@ -20,7 +20,7 @@ from service.gate.pace import Pace
 from service.gate.post_filter import MAX_TEXTS, Passed, PostFilter
 from service.gate.pre_filter import PromptCheck, check_prompt
 from service.gate.refusals import refusal_of
-from service.gate.report import block_report, gate_report, prompt_report
+from service.gate.report import Outcome, block_report, gate_report, prompt_report
 from service.metrics import Metrics
 from service.upstreams.upstream import Call, Open, Reply, Upstream
 
@@ -34,6 +34,7 @@ class GateOptions:
     blocked_prompt: Literal["refusal", "error"]
     refusal_text: str
     unchecked_text: str
+    reports_in_body: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,8 @@ class Exchange:
     moderation: InlineModeration | None
     upstream: Upstream
     open: Open
+    outcome: Outcome
+    """Filled in as the exchange goes on."""
 
 
 class Gate:
@@ -64,6 +67,7 @@ class Gate:
         call: Call,
         upstream: Upstream,
         moderation: InlineModeration | None,
+        outcome: Outcome,
     ) -> Exchange:
         """Looks a request through; nothing is judged or generated yet.
 
@@ -72,6 +76,7 @@ class Gate:
             call: for the upstream.
             upstream: what answers.
             moderation: what the caller wants to know of the checks.
+            outcome: filled in as the exchange goes on.
 
         Raises:
             BadRequest, ContentError: see `Dialect.items` and `Upstream.prepare`.
@@ -86,6 +91,7 @@ class Gate:
             moderation=moderation,
             upstream=upstream,
             open=opened,
+            outcome=outcome,
         )
 
     async def stream(self, exchange: Exchange) -> AsyncGenerator[Json]:
@@ -103,7 +109,7 @@ class Gate:
             *first, last = dialect.refusal_chunks(body, self._words(exchange, prompt.checks))
             for chunk in first:
                 yield chunk
-            yield dialect.with_report(last, gate_report(prompt, None), moderation)
+            yield dialect.with_report(last, self._report(prompt, None), moderation)
             for chunk in dialect.last_chunks(body, first[0], None, moderation):
                 yield chunk
             return
@@ -120,7 +126,7 @@ class Gate:
             words = self._words(exchange, prompt.checks)
             answer = exchange.dialect.refusal(exchange.call.body, words)
             moderation = _moderation(exchange, prompt, None)
-            return _with_fields(answer, gate_report(prompt, None), moderation)
+            return _with_fields(answer, self._report(prompt, None), moderation)
         try:
             if exchange.upstream.streams_always:
                 chunks = [chunk async for chunk in self._filtered(exchange, prompt, reply)]
@@ -138,6 +144,7 @@ class Gate:
             wanted = exchange.moderation
             checker = self._checker.strict() if wanted and wanted.blocks_prompt else self._checker
             prompt = await check_prompt(checker, exchange.items, key=exchange.call.key)
+            exchange.outcome.prompt = prompt.checks
             if not prompt.passed:
                 self._refuse(prompt)
                 return prompt, None
@@ -194,13 +201,13 @@ class Gate:
                     so_far = dialect.noted(so_far, event.chunk)
                     if event.is_end:
                         dialect.passed(event.chunk)
-                        report = gate_report(prompt, post_filter.check)
+                        report = self._report(prompt, post_filter.check)
                         moderation = _moderation(exchange, prompt, post_filter.checks)
                         yield dialect.with_report(event.chunk, report, moderation)
                     else:
                         yield event.chunk
                     continue
-                report = gate_report(prompt, post_filter.check)
+                report = self._report(prompt, post_filter.check)
                 report["blocked"] = block_report(event)
                 moderation = _moderation(exchange, prompt, post_filter.checks)
                 for choice in sorted(event.choices):
@@ -211,6 +218,7 @@ class Gate:
         finally:
             await chunks.aclose()
         self._count_answer(prompt, post_filter.check)
+        exchange.outcome.response = post_filter.checks
         usage = reply.usage if post_filter.was_cut_off else None
         moderation = _moderation(exchange, prompt, post_filter.checks)
         for chunk in dialect.last_chunks(body, so_far, usage, moderation):
@@ -230,7 +238,8 @@ class Gate:
         blocked = {name: check for name, check in checks.items() if not check.passed}
         decisive = next(iter(blocked.values()), None) or _of_the_longest(checks, said)
         self._count_answer(prompt, decisive)
-        report = gate_report(prompt, decisive)
+        exchange.outcome.response = list(checks.values())
+        report = self._report(prompt, decisive)
         if blocked:
             by_choice: dict[int | None, list[Check]] = {}
             for name, check in blocked.items():
@@ -240,6 +249,10 @@ class Gate:
         else:
             exchange.dialect.passed(answer)
         return _with_fields(answer, report, _moderation(exchange, prompt, list(checks.values())))
+
+    def _report(self, prompt: PromptCheck, response: Check | None) -> Json:
+        """The field `wardgate`; empty where the settings want none of it."""
+        return gate_report(prompt, response) if self._options.reports_in_body else {}
 
     def _answer_checker(self, exchange: Exchange) -> Checker:
         wanted = exchange.moderation
@@ -284,8 +297,8 @@ def _moderation(
 
 
 def _with_fields(answer: Json, report: Json, moderation: Json | None) -> Json:
-    more = {} if moderation is None else {"moderation": moderation}
-    return {**answer, "wardgate": report, **more}
+    more = {"wardgate": report, "moderation": moderation}
+    return {**answer, **{name: value for name, value in more.items() if value}}
 
 
 def _of_the_longest(checks: dict[Field, Check], texts: dict[Field, str]) -> Check | None:

@@ -1,9 +1,22 @@
 """What the gate says of itself: the field `wardgate` of an answer, and of an error."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from moderation.verdict import verdict_to_dict
 from service.gate.checks import Check
 from service.gate.post_filter import Blocked
 from service.gate.pre_filter import PromptCheck
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the checks of one exchange have come to by now."""
+
+    prompt: Sequence[Check] | None = None
+    """A check a content; None before it is known whether the prompt passes."""
+    response: Sequence[Check] | None = None
+    """A check a text; None before the answer has ended, and where there is none."""
 
 
 def gate_report(prompt: PromptCheck, response: Check | None) -> dict[str, object]:

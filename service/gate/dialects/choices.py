@@ -100,7 +100,7 @@ class ChoiceAnswers:
 
     def with_report(self, chunk: Json, report: Json, _: Json | None, /) -> Json:
         """See `Dialect.with_report`; `moderation` has a chunk of its own."""
-        return {**chunk, "wardgate": report}
+        return {**chunk, "wardgate": report} if report else chunk
 
     def last_chunks(
         self, body: Json, so_far: Json, usage: Json | None, moderation: Json | None, /

@@ -118,7 +118,7 @@ class Dialect(Protocol):
 
         Args:
             chunk: that ends it.
-            report: the field `wardgate`.
+            report: the field `wardgate`; there is none where it is empty.
             moderation: the field `moderation`, where it was asked for.
         """
         ...

@@ -121,7 +121,8 @@ class ResponsesDialect:
 
     def with_report(self, chunk: Json, report: Json, moderation: Json | None, /) -> Json:
         """See `Dialect.with_report`; the report belongs to the answer that the event holds."""
-        more = {"wardgate": report, **({} if moderation is None else {"moderation": moderation})}
+        fields = {"wardgate": report, "moderation": moderation}
+        more = {name: value for name, value in fields.items() if value}
         if not isinstance(response := chunk.get("response"), dict):
             return {**chunk, **more}
         return {**chunk, "response": {**response, **more}}
