@@ -249,6 +249,7 @@ class Runtime:
             refusal_text=settings.refusal_text,
             unchecked_text=settings.unchecked_text,
             reports_in_body=settings.reports_in_body,
+            check_system_prompts=settings.check_system_prompts,
         )
         return Gate(checker, options, self.metrics)
 

@@ -161,6 +161,12 @@ class Settings(BaseSettings):
         " where it does not pass; nothing of its answer leaves before. `first`: it begins after"
         " the check, so that no upstream reads a prompt that is blocked.",
     )
+    check_system_prompts: bool = Field(
+        True,
+        description="Whether the gate checks system prompts: messages of the roles `system` and"
+        " `developer`, and `instructions`. Turn it off only where the application writes them and"
+        " none of its users can; answers then list them as not checked.",
+    )
     stream_mode: Literal["hold", "window", "final"] = Field(
         "hold",
         description="What of a streamed answer leaves before it is checked. `hold`: nothing."

@@ -35,6 +35,7 @@ class GateOptions:
     refusal_text: str
     unchecked_text: str
     reports_in_body: bool
+    check_system_prompts: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +144,13 @@ class Gate:
         try:
             wanted = exchange.moderation
             checker = self._checker.strict() if wanted and wanted.blocks_prompt else self._checker
-            prompt = await check_prompt(checker, exchange.items, key=exchange.call.key)
-            exchange.outcome.prompt = prompt.checks
+            prompt = await check_prompt(
+                checker,
+                exchange.items,
+                key=exchange.call.key,
+                check_system_prompts=self._options.check_system_prompts,
+            )
+            exchange.outcome.prompt = prompt
             if not prompt.passed:
                 self._refuse(prompt)
                 return prompt, None

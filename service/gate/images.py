@@ -57,7 +57,7 @@ class ImageGate:
         begin = await upstream.prepare(call)
         items = _items(call.body)
         prompt = await check_prompt(self._checker, items, key=call.key)
-        outcome.prompt = prompt.checks
+        outcome.prompt = prompt
         if not prompt.passed:
             assert prompt.decisive is not None, "nothing to check passes"
             self._count("prompt_failed" if prompt.decisive.error else "prompt_blocked")

@@ -16,6 +16,8 @@ class PromptCheck:
     items: tuple[Item, ...]
     checks: tuple[Check, ...]
     """One an item, in order; none after one that did not pass."""
+    exempt: tuple[Item, ...] = ()
+    """System prompts that the settings leave unchecked."""
 
     @property
     def passed(self) -> bool:
@@ -28,20 +30,25 @@ class PromptCheck:
         return self.checks[-1] if self.checks else None
 
 
-async def check_prompt(checker: Checker, items: Sequence[Item], *, key: str) -> PromptCheck:
+async def check_prompt(
+    checker: Checker, items: Sequence[Item], *, key: str, check_system_prompts: bool = True
+) -> PromptCheck:
     """Checks a request; each content has the deadline of a check to itself.
 
     Args:
         checker: what checks.
         items: see `Dialect.items`.
         key: who asks; see `Caller`.
+        check_system_prompts: whether those are checked as well.
 
     Raises:
         EngineOverloaded, EngineClosed: see `Checker.check`.
         BadRequest: a content that cannot be judged; names it.
     """
+    exempt = () if check_system_prompts else tuple(item for item in items if item.is_system)
+    checked = tuple(item for item in items if check_system_prompts or not item.is_system)
     checks: list[Check] = []
-    for item in items:
+    for item in checked:
         try:
             check = await checker.check(item.content, key=key, admitted=bool(checks))
         except ContentError as exc:
@@ -50,4 +57,4 @@ async def check_prompt(checker: Checker, items: Sequence[Item], *, key: str) -> 
         checks.append(check)
         if not check.passed:
             break
-    return PromptCheck(tuple(items), tuple(checks))
+    return PromptCheck(checked, tuple(checks), exempt)

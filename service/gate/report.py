@@ -13,8 +13,8 @@ from service.gate.pre_filter import PromptCheck
 class Outcome:
     """What the checks of one exchange have come to by now."""
 
-    prompt: Sequence[Check] | None = None
-    """A check a content; None before it is known whether the prompt passes."""
+    prompt: PromptCheck | None = None
+    """None before it is known whether the prompt passes."""
     response: Sequence[Check] | None = None
     """A check a text; None before the answer has ended, and where there is none."""
 
@@ -30,6 +30,15 @@ def gate_report(prompt: PromptCheck, response: Check | None) -> dict[str, object
 def prompt_report(prompt: PromptCheck) -> dict[str, object]:
     """Of a prompt: every content in short, the deciding one in full."""
     decisive = prompt.decisive or Check(True, None)
+    exempt = [
+        {
+            "where": item.where,
+            "index": item.index,
+            "role": item.role,
+            "reason": "the setting check_system_prompts is false",
+        }
+        for item in prompt.exempt
+    ]
     return {
         **check_report(decisive),
         "messages": [
@@ -43,6 +52,7 @@ def prompt_report(prompt: PromptCheck) -> dict[str, object]:
             }
             for item, check in zip(prompt.items, prompt.checks, strict=False)  # none after a block
         ],
+        **({"not_checked": exempt} if exempt else {}),
     }
 
 

@@ -16,24 +16,26 @@ _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9_.*:/-]*")
 
 def report_headers(outcome: Outcome) -> dict[str, str]:
     """The headers of what is known by now; a side that is not known has none."""
-    sides = {"Prompt": outcome.prompt, "Response": outcome.response}
-    return {
-        name: value
-        for side, checks in sides.items()
-        if checks is not None
-        for name, value in _side(f"Wardgate-{side}", checks).items()
-    }
+    headers: dict[str, str] = {}
+    if outcome.prompt is not None:
+        prompt = outcome.prompt
+        headers |= _side("Wardgate-Prompt", prompt.checks, num_exempt=len(prompt.exempt))
+    if outcome.response is not None:
+        headers |= _side("Wardgate-Response", outcome.response)
+    return headers
 
 
-def _side(name: str, checks: Sequence[Check]) -> dict[str, str]:
+def _side(name: str, checks: Sequence[Check], *, num_exempt: int = 0) -> dict[str, str]:
     """Over all contents of a side: whether it passed, and the worst of the rest."""
     verdicts = [check.verdict for check in checks if check.verdict is not None]
-    said: dict[str, bool | str] = {"passed": all(check.passed for check in checks)}
+    said: dict[str, bool | int | str] = {"passed": all(check.passed for check in checks)}
     if verdicts:
         said["action"] = max((v.action for v in verdicts), key=lambda action: action.rank).value
     failures = (check.failure for check in checks)
     if failure := next((failure for failure in failures if failure is not None), None):
         said["failure"] = failure
+    if num_exempt:
+        said["not_checked"] = num_exempt
     scores: dict[str, float] = {}
     for score in (score for verdict in verdicts for score in verdict.scores):
         scores[score.policy_id] = max(score.calibrated, scores.get(score.policy_id, 0.0))
@@ -42,7 +44,7 @@ def _side(name: str, checks: Sequence[Check]) -> dict[str, str]:
 
 
 def dictionary(members: Mapping[str, bool | float | str]) -> str:
-    """A Dictionary of Booleans, Decimals and Tokens. Source: RFC 9651 section 4.1.
+    """A Dictionary of Booleans, Integers, Decimals and Tokens. Source: RFC 9651 section 4.1.
 
     Raises:
         ValueError: a key or a token has characters that it cannot have.

@@ -5,6 +5,7 @@ from policies import Surface
 from service.errors import UnsupportedInput
 from service.gate.dialects.choices import ChoiceAnswers
 from service.gate.dialects.dialect import (
+    SYSTEM_ROLES,
     Item,
     Json,
     count_of_choices,
@@ -46,7 +47,8 @@ class ChatDialect(ChoiceAnswers):
                     context=asked if is_answer else None,
                 )
                 role = message.get("role")
-                items.append(Item(where, content, index, role if isinstance(role, str) else None))
+                named = role if isinstance(role, str) else None
+                items.append(Item(where, content, index, named, is_system=named in SYSTEM_ROLES))
             if message.get("role") == "user":
                 asked = text or asked
         tools = item_of_tools({name: body.get(name) for name in ("tools", "functions")})

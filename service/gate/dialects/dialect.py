@@ -10,6 +10,8 @@ from service.event_stream import Framing
 
 Json = dict[str, Any]
 
+SYSTEM_ROLES = frozenset({"developer", "system"})
+"""Of messages that are system prompts."""
 MAX_CHOICES = 128
 """As in OpenAI's API."""
 
@@ -25,6 +27,8 @@ class Item:
     """Of a message."""
     role: str | None = None
     """Of a message."""
+    is_system: bool = False
+    """Whether it is a system prompt, which the application writes and not its users."""
 
     @property
     def text(self) -> str:

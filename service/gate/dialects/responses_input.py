@@ -6,7 +6,14 @@ from typing import Any
 from moderation.content import Content, Part
 from policies import Surface
 from service.errors import BadRequest, UnsupportedInput
-from service.gate.dialects.dialect import Item, Json, entries, list_of_objects, parts_of
+from service.gate.dialects.dialect import (
+    SYSTEM_ROLES,
+    Item,
+    Json,
+    entries,
+    list_of_objects,
+    parts_of,
+)
 from service.gate.dialects.other_fields import item_of_other_fields, item_of_tools
 from service.gate.dialects.parts import NAMES, read_parts
 from service.gate.history import History
@@ -50,7 +57,7 @@ def read_items(body: Json, history: History) -> list[Item]:
     _refuse_unchecked(body, history)
     instructions = body.get("instructions")
     items = [
-        *_item("instructions", [leaf.text for leaf in strings(instructions)], []),
+        *_item("instructions", [leaf.text for leaf in strings(instructions)], [], is_system=True),
         *_input_items(body, history),
         *_variables(body),
     ]
@@ -110,6 +117,7 @@ def _input_items(body: Json, history: History) -> list[Item]:
             history.check(entry.get("id"), where)
         texts, files = _read(entry, kind, where)
         role = entry.get("role")
+        named = role if isinstance(role, str) else None
         is_models = role == "assistant" or kind == "reasoning" or str(kind).endswith("_call")
         items += _item(
             where,
@@ -118,7 +126,8 @@ def _input_items(body: Json, history: History) -> list[Item]:
             surface=Surface.RESPONSE if is_models else Surface.PROMPT,
             context=asked if is_models else None,
             index=index if kind == "message" else None,
-            role=role if isinstance(role, str) else None,
+            role=named,
+            is_system=kind == "message" and named in SYSTEM_ROLES,
         )
         if role == "user":
             asked = "\n".join(texts) or asked
@@ -172,8 +181,10 @@ def _item(
     context: str | None = None,
     index: int | None = None,
     role: str | None = None,
+    is_system: bool = False,
 ) -> list[Item]:
     parts = (*parts_of("\n".join(texts)), *files)
     if not parts:
         return []
-    return [Item(where, Content(surface=surface, parts=parts, context=context), index, role)]
+    content = Content(surface=surface, parts=parts, context=context)
+    return [Item(where, content, index, role, is_system=is_system)]

@@ -25,7 +25,7 @@ from tests.service.scripted import (
 )
 from tests.service.upstream_server import Json, Pause, Told, completion, said, upstream_server
 
-MEMBER = r"[a-z*][a-z0-9_.*-]*(=(\?0|-?[0-9]{1,12}\.[0-9]{1,3}|[A-Za-z*][A-Za-z0-9_.*:/-]*))?"
+MEMBER = r"[a-z*][a-z0-9_.*-]*(=(\?0|-?[0-9]{1,12}(\.[0-9]{1,3})?|[A-Za-z*][A-Za-z0-9_.*:/-]*))?"
 PLACES = [("body", True, False), ("headers", False, True), ("both", True, True)]
 PLACES += [("none", False, False)]
 
