@@ -193,6 +193,13 @@ class Settings(BaseSettings):
         description="Folders of policies and policy sets laid over the built-in ones; in the"
         " environment separated like PATH.",
     )
+    policy_reload_s: float = Field(
+        0.0,
+        ge=0,
+        description="Seconds between two looks at the files in `policy_dirs`; what was changed is"
+        " loaded once it is the same at two of them. 0 turns it off. SIGHUP loads them at any"
+        " time.",
+    )
     faces: Annotated[tuple[FaceName, ...] | None, NoDecode] = Field(
         None,
         description="Whose clients are served besides OpenAI's (docs/faces.md): names, in the"

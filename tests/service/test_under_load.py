@@ -192,7 +192,7 @@ def test_when_the_engine_dies_everyone_is_answered_and_it_comes_back() -> None:
         return 0.0
 
     with serving_runtime(scripted_moderator(ScriptedEngine(die))) as (url, runtime):
-        assert httpx.get(f"{url}/readyz").json() == {"status": "ready"}
+        assert httpx.get(f"{url}/readyz").json()["status"] == "ready"
         with in_background(lambda: post(url, "DIE")) as dying:
             wait_until(depth_is(runtime, 1))
             with in_background(lambda: post(url, "next")) as waiting:
@@ -201,7 +201,7 @@ def test_when_the_engine_dies_everyone_is_answered_and_it_comes_back() -> None:
         for answer in (*dying, *waiting):
             assert error_of(answer, 503)["code"] == "engine_stopped"
         wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 503)
-        assert httpx.get(f"{url}/readyz").json() == {"status": "stopped"}
+        assert httpx.get(f"{url}/readyz").json()["status"] == "stopped"
         error_of(post(url, "at once"), 503)
         assert httpx.get(f"{url}/healthz").status_code == 200
         wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
