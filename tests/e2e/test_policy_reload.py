@@ -24,7 +24,7 @@ version: {version}
 policies:
   - {{id: violence, threshold: {threshold}, action: block}}
 """
-NEVER, ALWAYS = 0.9999999, 0.0000000001
+NEVER, ALWAYS = "0.9999999", "0.0000000001"
 
 
 def test_a_signal_puts_changed_policies_in_force_and_never_broken_ones(
