@@ -26,26 +26,25 @@ OPENAI_PREFIXES = ("omni-moderation", "text-moderation")
 @router.post("/v1/moderations", openapi_extra=request_schema(ModerationRequest))
 async def create_moderation(request: Request) -> Response:
     """Scores contents against the policies."""
-    runtime = runtime_of(request)
-    _ = runtime.judging  # first: a client that cannot be served need not be read
-    body = await read_body(request, ModerationRequest)
-    in_force = runtime.in_force
-    policy_set = _policy_set(in_force, body)
-    questions = await _questions(body)
-    del body  # or images would be held twice
+    in_force = runtime_of(request).in_force  # first: who cannot be served need not be read
+    questions, policy_set = await _read(request, in_force)
     return await unless_caller_leaves(
         request, _answer(in_force, questions, policy_set, caller_key(request))
     )
 
 
-async def _questions(body: ModerationRequest) -> list[Question]:
+async def _read(request: Request, in_force: InForce) -> tuple[list[Question], PolicySet]:
+    """What to judge, and by what; the body is dropped, or images would be held twice."""
+    body = await read_body(request, ModerationRequest)
+    policy_set = _policy_set(in_force, body)
     surface = Surface(body.surface)
-    return [
+    questions = [
         Question(
             Content(surface=surface, parts=found.parts, context=body.context), "input", found.names
         )
         for found in await asyncio.to_thread(parse_input, body.input)
     ]
+    return questions, policy_set
 
 
 async def _answer(

@@ -70,11 +70,8 @@ async def serve(
     Raises:
         ServiceError, ModerationError, PolicyError: there is no answer; see `service.errors`.
     """
-    runtime = runtime_of(request)
-    _ = runtime.judging  # first: a client that cannot be served need not be read
-    body = await read_body(request, model)
-    in_force = runtime.in_force
-    plan = await asyncio.to_thread(read, in_force, body)
+    in_force = runtime_of(request).in_force  # first: who cannot be served need not be read
+    plan = await asyncio.to_thread(read, in_force, await read_body(request, model))
     return await unless_caller_leaves(request, _answer(in_force, plan, caller_key(request)))
 
 
