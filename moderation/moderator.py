@@ -180,14 +180,6 @@ class Moderator:
             scoring_ms=(time.monotonic() - started) * 1000,
         )
 
-    def uncalibrated(self, policy_set: PolicySet) -> list[str]:
-        """In words, every policy of a set whose texts get raw scores although the classifier has a
-        calibration."""
-        calibration = self.text.calibration
-        if calibration is None:
-            return []
-        return calibration.gaps(self.library.policy(rule.id) for rule in policy_set.policies)
-
     def _curve(self, policy: Policy, surface: Surface) -> Curve | None:
         """The calibration of what judged the surface."""
         calibration = self._judge_of(surface).calibration

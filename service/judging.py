@@ -73,10 +73,6 @@ class Judging:
         other._moderator = self._moderator.with_library(library)
         return other
 
-    def uncalibrated(self, policy_set: PolicySet) -> list[str]:
-        """See `Moderator.uncalibrated`."""
-        return self._moderator.uncalibrated(policy_set)
-
     async def judge(
         self,
         content: Content,

@@ -228,8 +228,6 @@ class Runtime:
                 fresh.policy_set.id,
                 fresh.policy_set.hash,
             )
-            if gaps := fresh.judging.uncalibrated(fresh.policy_set):
-                _log.warning("the calibration leaves scores raw: %s", "; ".join(gaps))
 
     async def stop(self) -> None:
         """Answers everyone who waits, those included whose body is still coming; see `close`."""

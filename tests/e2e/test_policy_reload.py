@@ -24,14 +24,6 @@ version: {version}
 policies:
   - {{id: violence, threshold: {threshold}, action: block}}
 """
-SHADOW = "{id: more, threshold: 0.5, action: flag, mode: shadow}\n"
-MORE = """\
-id: more
-version: 1
-title: More
-definition: The text shall not mention the weather in any way at all.
-severity: low
-"""
 NEVER, ALWAYS = "0.9999999", "0.0000000001"
 
 
@@ -96,8 +88,7 @@ def test_a_signal_puts_changed_policies_in_force_and_never_broken_ones(
         wait_until(lambda: told.sent > 0)
         prompts = 'wardgate_verdicts_total{action="allow",surface="prompt"}'
         wait_until(lambda: f"{prompts} 2.0" in metrics())
-        (tmp_path / "more.yaml").write_text(MORE)
-        path.write_text(SET.format(version=2, threshold=ALWAYS) + "  - " + SHADOW)
+        path.write_text(SET.format(version=2, threshold=ALWAYS))
         signalled()
         assert is_blocked()
         good = policies()
@@ -109,7 +100,6 @@ def test_a_signal_puts_changed_policies_in_force_and_never_broken_ones(
         assert any('outcome="loaded"} 1.0' in line for line in reloads())
         assert any('outcome="failed"} 1.0' in line for line in reloads())
         assert "the old ones stay in force" in served.stderr
-        assert "the calibration leaves scores raw: more is not in it" in served.stderr
         go.set()
         asking.join(60)
         events = stream_events(answers[0])
