@@ -3,6 +3,7 @@
 Knows policies, windows and coverage. Knows nothing of HTTP; blocking, safe from any thread.
 """
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -122,6 +123,12 @@ class Moderator:
             cache=self.cache,
             normalise=self.normalise,
         )
+
+    def with_library(self, library: PolicyLibrary) -> "Moderator":
+        """The same moderator over other policies: one classifier, one memory of scores."""
+        other = copy.copy(self)
+        other.library = library
+        return other
 
     def judge(
         self,

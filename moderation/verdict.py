@@ -170,6 +170,14 @@ class Verdict:
         found = [score for score in self.scores if score.violates and score.mode == "enforce"]
         return tuple(sorted(found, key=lambda score: -score.calibrated))
 
+    @property
+    def deciding(self) -> tuple[Score, ...]:
+        """The scores of the policies that gave it its action, highest first.
+
+        Empty where the action is that of content which could not be judged in full.
+        """
+        return tuple(score for score in self.violated if score.action is self.action)
+
 
 def verdict_to_dict(verdict: Verdict) -> dict[str, object]:
     """The verdict as JSON-ready values: the one form that files, lines and answers share.

@@ -152,6 +152,7 @@ def _policy_set(
                     "extreme-threshold",
                     f"{rule.id}: {who} reaches the threshold {threshold:g}",
                 )
+    yield from _refusals(file, policy_set)
     known = [library.policies[r.id] for r in policy_set.policies if r.id in library.policies]
     for surface in Surface:
         if known and all(policy.definition_for(surface) is None for policy in known):
@@ -169,6 +170,30 @@ def _policy_set(
             "nothing-enforced",
             "every policy is in shadow mode: nothing is blocked",
         )
+
+
+def _refusals(file: LoadedFile, policy_set: PolicySet) -> Iterator[Finding]:
+    """Words that nobody will read, or not in every language that others of the set have."""
+    said: list[tuple[tuple[int | str, ...], object]] = [(("refusal",), policy_set.refusal)]
+    for index, rule in enumerate(policy_set.policies):
+        said.append((("policies", index, "refusal"), rule.refusal))
+        if rule.refusal is not None and rule.mode == "shadow":
+            yield _finding(
+                file,
+                ("policies", index, "refusal"),
+                "unused-refusal",
+                f"{rule.id}: a policy in shadow mode blocks nothing, so its refusal is never said",
+            )
+    by_key = {key: {tag.lower() for tag in words} for key, words in said if isinstance(words, dict)}
+    every = set[str]().union(*by_key.values())
+    for key, languages in by_key.items():
+        if missing := sorted(every - languages):
+            yield _finding(
+                file,
+                key,
+                "refusal-lacks-language",
+                f"the refusal has no text in {', '.join(missing)}, which others of the set have",
+            )
 
 
 def _repeated_titles(files: Iterable[LoadedFile], looked_at: Set[Path]) -> Iterator[Finding]:

@@ -176,7 +176,10 @@ def _unknown_policies(
 def _yaml_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise PolicyFileError(folder, None, "is not a folder of policy files")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    try:
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    except OSError as exc:
+        raise PolicyFileError(folder, None, f"cannot be read: {exc.strerror or exc}") from exc
     if not found:
         raise PolicyFileError(folder, None, "holds no *.yaml file")
     return found

@@ -6,12 +6,14 @@ exports it for editors.
 
 import hashlib
 import json
+import re
 from enum import StrEnum
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -205,6 +207,54 @@ Threshold = Annotated[
 ]
 
 
+LANGUAGE_TAG = (
+    r"[A-Za-z]{2,3}(-[A-Za-z]{3}){0,3}(-[A-Za-z]{4})?(-([A-Za-z]{2}|[0-9]{3}))?"
+    r"(-([A-Za-z0-9]{5,8}|[0-9][A-Za-z0-9]{3})){0,4}"
+)
+"""BCP 47: a language, and where it is needed a script, a region and variants."""
+
+
+def _languages_are_tags(value: dict[object, object]) -> dict[object, object]:
+    seen: set[str] = set()
+    for tag in value:
+        if not isinstance(tag, str):
+            raise _wrong_at(
+                f"expected language tags, found {tag!r}; put no, which is Norwegian, in quotes"
+                if tag is False
+                else f"expected language tags, found {tag!r}"
+            )
+        if not re.fullmatch(LANGUAGE_TAG, tag):
+            raise _wrong_at("is no language tag; expected one such as en, de-CH or zh-Hant", tag)
+        if tag.lower() in seen:
+            raise _wrong_at("this language stands twice", tag)
+        seen.add(tag.lower())
+    return value
+
+
+def _refusal_branch(value: object) -> str | None:
+    if isinstance(value, str):
+        return ONE
+    return MANY if isinstance(value, dict) else None
+
+
+_Words = Annotated[str, Field(min_length=1)]
+Refusal = Annotated[
+    Annotated[_Words, Tag(ONE)]
+    | Annotated[
+        dict[str, _Words],
+        Field(min_length=1, json_schema_extra={"propertyNames": {"pattern": f"^{LANGUAGE_TAG}$"}}),
+        BeforeValidator(_languages_are_tags),
+        Tag(MANY),
+    ],
+    Discriminator(
+        _refusal_branch,
+        custom_error_type="refusal_shape",
+        custom_error_message="expected a text, or a text for each of some languages",
+    ),
+]
+"""What is said in place of what was blocked; the first language where none is asked for."""
+
+
 class PolicyRule(Strict):
     """A policy within a policy set: its thresholds, action and mode."""
 
@@ -212,6 +262,8 @@ class PolicyRule(Strict):
     threshold: Threshold
     action: Action | None = None
     mode: Literal["enforce", "shadow"] = "enforce"
+    refusal: Refusal | None = None
+    """What the gate says where this policy decides."""
 
     @model_validator(mode="after")
     def _action_fits_threshold(self) -> Self:
@@ -242,6 +294,8 @@ class PolicySet(Strict):
     """What a gated request gets when scoring fails."""
     on_incomplete: Literal["block", "review", "allow"] = "review"
     """What content gets of which some part could not be scored."""
+    refusal: Refusal | None = None
+    """What the gate says where the policy that decides has no words of its own."""
 
     @model_validator(mode="after")
     def _no_policy_twice(self) -> Self:
@@ -254,8 +308,12 @@ class PolicySet(Strict):
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits over the whole set."""
-        return _digest(self.model_dump(mode="json"))
+        """Twelve hex digits over all that a verdict follows from: the set without its refusals."""
+        return _digest(
+            self.model_dump(
+                mode="json", exclude={"refusal": True, "policies": {"__all__": {"refusal"}}}
+            )
+        )
 
 
 def json_schema(kind: Literal["policy", "policy-set"]) -> dict[str, Any]:

@@ -52,6 +52,7 @@ _SHOW_FOUND = frozenset(
     {"string_type", "int_type", "float_type", "bool_type", "tuple_type", "model_type", "enum"}
     | {"greater_than", "greater_than_equal", "less_than", "literal_error"}
     | {"string_pattern_mismatch", "definition_shape", "threshold_shape"}
+    | {"refusal_shape"}
 )
 
 

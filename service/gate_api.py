@@ -2,18 +2,21 @@
 `/v1/responses`, `/v1/images/generations`."""
 
 import time
+from collections.abc import Awaitable
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from service.callers import caller_key, unless_caller_leaves
-from service.errors import BadRequest
+from service.errors import BadRequest, ContentBlocked, error_response
 from service.event_stream import EventStream, preceded, with_pauses
 from service.gate.dialects.chat import ChatDialect
 from service.gate.dialects.completions import CompletionsDialect
 from service.gate.dialects.dialect import Dialect
 from service.gate.dialects.responses import ResponsesDialect
 from service.gate.inline_moderation import InlineModeration
+from service.gate.report import Outcome
+from service.gate.report_headers import report_headers
 from service.moderation_api import OPENAI_PREFIXES
 from service.remote_files import fetch_files
 from service.runtime import Runtime, runtime_of
@@ -55,11 +58,12 @@ async def create_image(request: Request) -> Response:
     gate = runtime.image_gate
     call = _call(request, runtime, "images/generations", await read_json(request))
     upstream = runtime.router.upstream_of(call.body.get("model"))
+    outcome = Outcome()
 
     async def answer() -> Response:
-        return JSONResponse(await gate.answer(call, upstream))
+        return JSONResponse(await gate.answer(call, upstream, outcome))
 
-    return await unless_caller_leaves(request, answer())
+    return await unless_caller_leaves(request, _with_headers(runtime, outcome, answer()))
 
 
 async def _answer(request: Request, dialect: Dialect) -> Response:
@@ -68,6 +72,7 @@ async def _answer(request: Request, dialect: Dialect) -> Response:
     body = await read_json(request)
     moderation = _wanted_moderation(body.pop("moderation", None), runtime.settings.model)
     call = _call(request, runtime, dialect.endpoint, body, dialect.last_events)
+    outcome = Outcome()
 
     async def answer() -> Response:
         await fetch_files(
@@ -76,9 +81,9 @@ async def _answer(request: Request, dialect: Dialect) -> Response:
             runtime.downloader,
             max_body_bytes=runtime.settings.max_body_bytes,
         )
-        return await _through_gate(runtime, dialect, call, moderation)
+        return await _through_gate(runtime, dialect, call, moderation, outcome)
 
-    return await unless_caller_leaves(request, answer())
+    return await unless_caller_leaves(request, _with_headers(runtime, outcome, answer()))
 
 
 def _call(
@@ -99,12 +104,29 @@ def _call(
     )
 
 
+async def _with_headers(
+    runtime: Runtime, outcome: Outcome, answer: Awaitable[Response]
+) -> Response:
+    """An answer, with what is known of its checks in its headers where the settings say so."""
+    try:
+        response = await answer
+    except ContentBlocked as exc:
+        response = error_response(exc)
+    if runtime.settings.reports_in_headers:
+        response.headers.update(report_headers(outcome))
+    return response
+
+
 async def _through_gate(
-    runtime: Runtime, dialect: Dialect, call: Call, moderation: InlineModeration | None
+    runtime: Runtime,
+    dialect: Dialect,
+    call: Call,
+    moderation: InlineModeration | None,
+    outcome: Outcome,
 ) -> Response:
     gate, settings = runtime.gate, runtime.settings
     upstream = runtime.router.upstream_of(call.body.get("model"))
-    exchange = await gate.prepare(dialect, call, upstream, moderation)
+    exchange = await gate.prepare(dialect, call, upstream, moderation, outcome)
     if not call.stream:
         return JSONResponse(await gate.whole(exchange))
     values = with_pauses(gate.stream(exchange), settings.keep_alive_s)

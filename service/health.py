@@ -18,9 +18,21 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(request: Request) -> JSONResponse:
-    """200 when requests can be served; 503 while models load and after a worker has died."""
-    state = runtime_of(request).state
-    return JSONResponse({"status": state}, 200 if state == "ready" else 503)
+    """200 when requests can be served; 503 while models load and after a worker has died.
+
+    Policies that could not be reloaded leave it at 200: the old ones are in force.
+    """
+    runtime = runtime_of(request)
+    policy_set, library = runtime.policy_set, runtime.library
+    policies = {
+        "policy_set": policy_set.id,
+        "version": policy_set.version,
+        "hash": policy_set.hash,
+        "policies": {rule.id: library.policy(rule.id).hash for rule in policy_set.policies},
+        "reload_failure": runtime.policy_files.failure,
+    }
+    status = 200 if runtime.state == "ready" else 503
+    return JSONResponse({"status": runtime.state, "policies": policies}, status)
 
 
 @router.get("/metrics")

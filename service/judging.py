@@ -1,6 +1,7 @@
 """The classifier as handlers see it: content in, verdict out, without blocking the event loop."""
 
 import asyncio
+import copy
 import threading
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from moderation.errors import (
 )
 from moderation.growing import GrowingContent
 from moderation.verdict import Verdict
-from policies import PolicySet
+from policies import PolicyLibrary, PolicySet
 from service.background import abandon, in_background
 from service.metrics import Metrics
 
@@ -57,7 +58,7 @@ class Judging:
         self._schedulers = schedulers
         self._metrics = metrics
         self._capacity = capacity
-        self._closed: EngineClosed | None = None
+        self._closed = threading.Event()
         self._open: set[Future[Verdict]] = set()
         metrics.watch_queue(QUEUE, lambda: len(self._open))
 
@@ -65,6 +66,12 @@ class Judging:
     def is_alive(self) -> bool:
         """Whether contents are scored."""
         return all(scheduler.is_alive for scheduler in self._schedulers)
+
+    def under(self, library: PolicyLibrary) -> "Judging":
+        """The same classifier by other policies; both have one queue and are closed together."""
+        other = copy.copy(self)
+        other._moderator = self._moderator.with_library(library)
+        return other
 
     async def judge(
         self,
@@ -110,20 +117,19 @@ class Judging:
 
     def refuse(self) -> None:
         """Takes no more contents, and answers everyone who waits for an engine."""
-        self._closed = EngineClosed(f"the {QUEUE} was closed, because the service is stopping")
+        self._closed.set()
         for scheduler in self._schedulers:
             scheduler.refuse()
 
     def close(self, *, timeout_s: float) -> None:
         """As `refuse`; then gives what runs some time to end. Blocks; answers everyone."""
         self.refuse()
-        assert self._closed is not None, "it was refused above"
         end = time.monotonic() + timeout_s
         for scheduler in self._schedulers:
             scheduler.close(timeout_s=max(0.0, end - time.monotonic()))
         wait(self._open.copy(), max(0.0, end - time.monotonic()))
         for work in self._open.copy():
-            abandon(work, self._closed)
+            abandon(work, _stopping())
 
     def _overloaded(self) -> EngineOverloaded:
         found = f"{len(self._open)} of {self._capacity} requests"
@@ -139,8 +145,8 @@ class Judging:
         caller: Caller,
         growing: GrowingContent | None,
     ) -> Verdict:
-        if self._closed is not None:
-            raise EngineClosed(str(self._closed))
+        if self._closed.is_set():
+            raise _stopping()
         if len(self._open) >= self._capacity and not caller.admitted:
             raise self._overloaded()
         work = in_background(
@@ -163,6 +169,10 @@ class Judging:
         except Exception as exc:
             # its words may hold content; the cause is kept for the log
             raise EngineError(f"the {QUEUE} failed on this item ({type(exc).__name__})") from exc
+
+
+def _stopping() -> EngineClosed:
+    return EngineClosed(f"the {QUEUE} was closed, because the service is stopping")
 
 
 def start_judging(

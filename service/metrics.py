@@ -65,6 +65,14 @@ class Metrics:
             ("outcome",),
             registry=self.registry,
         )
+        self.policy_reloads = Counter(
+            "wardgate_policy_reloads",
+            "Reloads of the policies: `loaded`, or `failed` where the old ones stay in force.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        for outcome in ("loaded", "failed"):  # at 0, or an alert would miss the first one
+            self.policy_reloads.labels(outcome)
         self._queue_depth = Gauge(
             "wardgate_queue_depth",
             "Jobs that wait or run, by queue.",

@@ -9,7 +9,7 @@ from moderation.errors import ContentError
 from moderation.verdict import Verdict
 from policies import Action, PolicySet
 from service.errors import content_at
-from service.runtime import Runtime
+from service.in_force import InForce
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Question:
 
 
 async def judge_in_order(
-    runtime: Runtime,
+    in_force: InForce,
     questions: Sequence[Question],
     policy_set: PolicySet,
     *,
@@ -32,7 +32,7 @@ async def judge_in_order(
     """The verdicts on some contents, in their order.
 
     Args:
-        runtime: its `deadline_s` is for all of them together.
+        in_force: the `deadline_s` of its settings is for all of them together.
         questions: judged one at a time, so that a long list leaves room for others.
         policy_set: what to judge them by.
         key: who asks; see `Caller`.
@@ -42,11 +42,11 @@ async def judge_in_order(
         BadRequest: a content that cannot be judged, named as the caller wrote it.
         ModerationError: see `Judging.judge`.
     """
-    deadline = time.monotonic() + runtime.settings.deadline_s
+    deadline = time.monotonic() + in_force.settings.deadline_s
     verdicts: list[Verdict] = []
     for question in questions:
         try:
-            verdict = await runtime.judging.judge(
+            verdict = await in_force.judging.judge(
                 question.content, policy_set, deadline=deadline, key=key, admitted=bool(verdicts)
             )
         except ContentError as exc:

@@ -8,20 +8,23 @@ from typing import TYPE_CHECKING, Literal
 
 from fastapi import Request
 
+from moderation.errors import ModerationError
 from moderation.memory import return_freed_memory
-from policies import PolicyLibrary
+from policies import PolicyError, PolicyLibrary
 from service.background import in_background
 from service.body_limit import InFlight
 from service.downloads import Downloader
-from service.errors import NotReady
+from service.errors import NotReady, error_message
 from service.gate.checks import Checker
 from service.gate.gate import Gate, GateOptions
 from service.gate.history import History
 from service.gate.images import ImageGate
 from service.gate.pace import Pace
 from service.generation import GenerationScheduler, Generator
+from service.in_force import InForce
 from service.judging import Judging, start_judging
 from service.metrics import Metrics
+from service.policy_files import PolicyFiles
 from service.settings import Settings
 from service.upstreams.in_process import InProcessUpstream
 from service.upstreams.openai_server import OpenAIServer
@@ -88,6 +91,8 @@ class Runtime:
             capacity=settings.generation_queue_capacity,
             max_retry_after_s=min(MAX_RETRY_AFTER_S, settings.generation_deadline_s),
         )
+        self.policy_files = PolicyFiles(settings.policy_dirs)
+        """Where the policies are read from, and how that went."""
         self._judging: Judging | None = None
         self._checker: Checker | None = None
         self._gate: Gate | None = None
@@ -106,6 +111,9 @@ class Runtime:
         self.router = Router({}, None)
         """Complete once the models are loaded."""
         self._loaded = False
+        self._has_tried_to_load = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._watching: asyncio.Task[None] | None = None
         self._grace_end: float | None = None
 
     @property
@@ -126,6 +134,16 @@ class Runtime:
         if self._judging is None:
             raise self._not_ready()
         return self._judging
+
+    @property
+    def in_force(self) -> InForce:
+        """The policies as they are now, and what judges by them. Raises `NotReady`."""
+        return InForce(
+            settings=self.settings,
+            library=self.library,
+            policy_set=self.policy_set,
+            judging=self.judging,
+        )
 
     @property
     def checker(self) -> Checker:
@@ -159,9 +177,6 @@ class Runtime:
         try:
             loading = in_background(self._load_moderator, name="load")
             self._judging = self._start_judging(await asyncio.wrap_future(loading))
-            self._checker = Checker(
-                self._judging, self.policy_set, deadline_s=self.settings.deadline_s
-            )
             in_process = None
             if self._load_generator is not None:
                 generator = await asyncio.wrap_future(
@@ -176,15 +191,54 @@ class Runtime:
                 )
             if self.has_gate:
                 self.router = self._make_router(in_process)
-                self._gate = self._make_gate(self._checker)
-                self._image_gate = ImageGate(self._checker, self.metrics, self.downloader)
+            self._put_in_force(self.in_force)
         except Exception as exc:
             self.failure = exc
             _log.error("the models could not be loaded", exc_info=exc)
             return
+        finally:
+            self._has_tried_to_load.set()
         await asyncio.to_thread(return_freed_memory)
         self._loaded = True
         _log.info("ready after %.1f s", time.monotonic() - started)
+        if self.settings.policy_reload_s:
+            self._watching = asyncio.ensure_future(self._watch_policies())
+
+    async def reload_policies(self) -> None:
+        """Reads the policies again, and judges by them from now on; what has begun ends under the
+        old ones. Where anything is wrong with the new ones, the old ones stay, and
+        `policy_files.failure` says why. Waits until the models are loaded.
+        """
+        await self._has_tried_to_load.wait()
+        async with self._reloading:
+            if self.failure is not None:
+                return
+            try:
+                library = await asyncio.to_thread(self.policy_files.read)
+                fresh = InForce(
+                    settings=self.settings,
+                    library=library,
+                    policy_set=library.policy_set(self.settings.policy_set),
+                    judging=self.judging.under(library),
+                )
+                await fresh.warm_up()
+            except Exception as exc:  # whatever it is, there are policies that work
+                self.policy_files.failure = error_message(exc)
+                self.metrics.policy_reloads.labels("failed").inc()
+                _log.error(
+                    "the policies were not reloaded, the old ones stay in force: %s",
+                    self.policy_files.failure,
+                    exc_info=None if isinstance(exc, (PolicyError, ModerationError)) else exc,
+                )
+                return
+            self._put_in_force(fresh)
+            self.policy_files.failure = None
+            self.metrics.policy_reloads.labels("loaded").inc()
+            _log.info(
+                "the policies were reloaded: policy set %s, hash %s",
+                fresh.policy_set.id,
+                fresh.policy_set.hash,
+            )
 
     async def stop(self) -> None:
         """Answers everyone who waits, those included whose body is still coming; see `close`."""
@@ -206,7 +260,9 @@ class Runtime:
             self._judging.close(timeout_s=self.grace_left_s)
 
     async def disconnect(self) -> None:
-        """Closes all connections to others, once nothing runs any more."""
+        """Closes all connections to others and watches no files, once nothing runs any more."""
+        if self._watching is not None:
+            self._watching.cancel()
         if self.downloader is not None:
             await self.downloader.close()
         for server in self._servers:
@@ -217,6 +273,31 @@ class Runtime:
         """Seconds that what still runs has to end, once everything is told to stop."""
         assert self._grace_end is not None, "nothing was told to stop"
         return max(0.0, self._grace_end - time.monotonic())
+
+    def _put_in_force(self, fresh: InForce) -> None:
+        """From now on all that begins is judged by these policies."""
+        self.library = fresh.library
+        self.policy_set = fresh.policy_set
+        self._judging = fresh.judging
+        # what the old one remembers has passed under the old policies
+        self._checker = Checker(
+            fresh.judging, fresh.policy_set, deadline_s=self.settings.deadline_s
+        )
+        if self.has_gate:
+            self._gate = self._make_gate(self._checker)
+            self._image_gate = ImageGate(
+                self._checker,
+                self.metrics,
+                self.downloader,
+                reports_in_body=self.settings.reports_in_body,
+            )
+
+    async def _watch_policies(self) -> None:
+        """Reloads the policies whenever their files have changed."""
+        while True:
+            await asyncio.sleep(self.settings.policy_reload_s)
+            if await asyncio.to_thread(self.policy_files.have_changed):
+                await self.reload_policies()
 
     def _start_judging(self, moderator: "Moderator") -> Judging:
         settings = self.settings
@@ -260,6 +341,8 @@ class Runtime:
             refusal_text=settings.refusal_text,
             unchecked_text=settings.unchecked_text,
             redacted_text=settings.redacted_text,
+            reports_in_body=settings.reports_in_body,
+            check_system_prompts=settings.check_system_prompts,
         )
         return Gate(checker, options, self.metrics)
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import math
+import signal
 import socket
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -43,6 +45,27 @@ class Server(uvicorn.Server):
             )
         )
         self._runtime = runtime
+        self._reloads: set[asyncio.Future[None]] = set()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """See `uvicorn.Server`; SIGHUP reloads the policies."""
+        loop = asyncio.get_running_loop()
+        # signals come to the main thread only, and on Windows not at all
+        listens = threading.current_thread() is threading.main_thread() and hasattr(
+            signal, "SIGHUP"
+        )
+        if listens:
+            loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
+        try:
+            await super().serve(sockets)
+        finally:
+            if listens:
+                loop.remove_signal_handler(signal.SIGHUP)
+
+    def _begin_reload(self) -> None:
+        reload = asyncio.ensure_future(self._runtime.reload_policies())
+        self._reloads.add(reload)  # the loop itself would let it be collected
+        reload.add_done_callback(self._reloads.discard)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See `uvicorn.Server`."""

@@ -168,6 +168,12 @@ class Settings(BaseSettings):
         " where it does not pass; nothing of its answer leaves before. `first`: it begins after"
         " the check, so that no upstream reads a prompt that is blocked.",
     )
+    check_system_prompts: bool = Field(
+        True,
+        description="Whether the gate checks system prompts: messages of the roles `system` and"
+        " `developer`, and `instructions`. Turn it off only where the application writes them and"
+        " none of its users can; answers then list them as not checked.",
+    )
     stream_mode: Literal["hold", "window", "final"] = Field(
         "hold",
         description="What of a streamed answer leaves before it is checked. `hold`: nothing."
@@ -208,6 +214,13 @@ class Settings(BaseSettings):
         (),
         description="Folders of policies and policy sets laid over the built-in ones; in the"
         " environment separated like PATH.",
+    )
+    policy_reload_s: float = Field(
+        0.0,
+        ge=0,
+        description="Seconds between two looks at the files in `policy_dirs`; what was changed is"
+        " loaded once it is the same at two of them. 0 turns it off. SIGHUP loads them at any"
+        " time.",
     )
     faces: Annotated[tuple[FaceName, ...] | None, NoDecode] = Field(
         None,
@@ -304,7 +317,8 @@ class Settings(BaseSettings):
     refusal_text: str = Field(
         "I can't answer this: the request was blocked by the content policy.",
         min_length=1,
-        description="What a blocked prompt is answered with.",
+        description="What a blocked prompt is answered with, and what stands in place of a blocked"
+        " answer that is not streamed, where the policy set has no `refusal` (docs/policies.md).",
     )
     unchecked_text: str = Field(
         "I can't answer this: it could not be checked against the content policy. Try again later.",
@@ -318,6 +332,12 @@ class Settings(BaseSettings):
         description="What stands, in chats and completions, in place of what a policy's action"
         " `redact` removes.",
     )
+    report: Literal["body", "headers", "both", "none"] = Field(
+        "body",
+        description="Where an answer of the gate says what its checks came to: in the field"
+        " `wardgate`, in the headers `Wardgate-Prompt`, `Wardgate-Response` and their `-Scores`,"
+        " in both, or not at all.",
+    )
     check_every_chars: int = Field(
         160,
         ge=1,
@@ -330,6 +350,16 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe entry of the JSON log on standard error."
     )
+
+    @property
+    def reports_in_body(self) -> bool:
+        """See `report`."""
+        return self.report in ("body", "both")
+
+    @property
+    def reports_in_headers(self) -> bool:
+        """See `report`."""
+        return self.report in ("headers", "both")
 
     @property
     def base(self) -> EmbeddedBase:

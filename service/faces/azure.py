@@ -16,10 +16,10 @@ from moderation.verdict import Verdict
 from policies import Surface
 from service.errors import UnsupportedInput, error_code, error_message, row_of
 from service.faces.plan import Face, Plan, serve
+from service.in_force import InForce
 from service.moderation_input import text_part
 from service.policy_choice import add_policies
 from service.questions import Question
-from service.runtime import Runtime
 from service.schemas import Body, request_schema
 
 Category = Literal["Hate", "SelfHarm", "Sexual", "Violence"]
@@ -79,26 +79,26 @@ async def analyze_text(request: Request) -> Response:
     return await serve(request, AnalyzeTextRequest, _read)
 
 
-def _read(runtime: Runtime, body: AnalyzeTextRequest) -> Plan:
+def _read(in_force: InForce, body: AnalyzeTextRequest) -> Plan:
     if body.blocklistNames:
         raise UnsupportedInput(
             "blocklistNames has to be empty: this service has no blocklists",
             param="blocklistNames",
         )
     categories = body.categories or tuple(POLICY_OF_CATEGORY)
-    policies = [_policy_of(runtime, category) for category in categories]
+    policies = [_policy_of(in_force, category) for category in categories]
     step = 1 if body.outputType == "EightSeverityLevels" else 2
     content = Content.prompt(text_part(body.text, "text").text)
     return Plan(
         questions=[Question(content, "text", ("text",))],
-        policy_set=add_policies(runtime.library, runtime.policy_set, policies),
+        policy_set=add_policies(in_force.library, in_force.policy_set, policies),
         tell=lambda verdicts: _tell(categories, verdicts, step),
     )
 
 
-def _policy_of(runtime: Runtime, category: Category) -> str:
+def _policy_of(in_force: InForce, category: Category) -> str:
     policy_id = POLICY_OF_CATEGORY[category]
-    if runtime.library.policy(policy_id).definition_for(Surface.PROMPT) is None:
+    if in_force.library.policy(policy_id).definition_for(Surface.PROMPT) is None:
         raise UnsupportedInput(
             f"{category} cannot be scored: the policy {policy_id} has no words for prompts",
             param="categories",

@@ -16,10 +16,10 @@ from moderation.verdict import Verdict
 from policies import Action, Surface
 from service.faces.messages import image_part, read_messages, spoken
 from service.faces.plan import HELD_OR_REMOVED, REMOVED, Face, Plan, reason, serve
+from service.in_force import InForce
 from service.moderation_input import MAX_INPUTS, text_part
 from service.policy_choice import add_policies
 from service.questions import Question
-from service.runtime import Runtime
 from service.schemas import Body, request_schema
 
 router = APIRouter()
@@ -61,7 +61,7 @@ async def check(request: Request) -> Response:
     return await serve(request, GuardrailRequest, _read)
 
 
-def _read(runtime: Runtime, body: GuardrailRequest) -> Plan:
+def _read(in_force: InForce, body: GuardrailRequest) -> Plan:
     texts = body.texts or ()
     asked = _Asked(Surface.PROMPT if body.input_type == "request" else Surface.RESPONSE)
     for index, text in enumerate(texts):
@@ -83,7 +83,7 @@ def _read(runtime: Runtime, body: GuardrailRequest) -> Plan:
     params = body.additional_provider_specific_params or ProviderParams()
     return Plan(
         questions=asked.questions,
-        policy_set=add_policies(runtime.library, runtime.policy_set, params.policies),
+        policy_set=add_policies(in_force.library, in_force.policy_set, params.policies),
         tell=lambda verdicts: _tell(texts, asked.questions[:num_texts], verdicts),
         until=HELD_OR_REMOVED,
     )

@@ -12,13 +12,14 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from moderation.verdict import Verdict
-from policies import Action
+from policies import Action, PolicyLibrary
 from policies.errors import UnknownPolicy
 from service.errors import BadRequest, UnsupportedInput
 from service.faces.messages import questions_about, read_messages
 from service.faces.plan import HELD, Face, Plan, deciding, serve
+from service.in_force import InForce
 from service.policy_choice import add_policies
-from service.runtime import Runtime, runtime_of
+from service.runtime import runtime_of
 from service.schemas import Body, request_schema
 
 router = APIRouter()
@@ -48,7 +49,7 @@ async def list_shields(request: Request) -> dict[str, object]:
 @router.get("/v1/shields/{shield_id}")
 async def get_shield(request: Request, shield_id: str) -> dict[str, object]:
     """One policy set."""
-    return _shield(_known(runtime_of(request), shield_id))
+    return _shield(_known(runtime_of(request).library, shield_id))
 
 
 def _shield(set_id: str) -> dict[str, object]:
@@ -61,13 +62,13 @@ def _shield(set_id: str) -> dict[str, object]:
     }
 
 
-def _known(runtime: Runtime, shield_id: str) -> str:
-    if shield_id not in runtime.library.sets:
-        raise UnknownPolicy("shield", shield_id, list(runtime.library.sets))
+def _known(library: PolicyLibrary, shield_id: str) -> str:
+    if shield_id not in library.sets:
+        raise UnknownPolicy("shield", shield_id, list(library.sets))
     return shield_id
 
 
-def _read(runtime: Runtime, body: RunShieldRequest) -> Plan:
+def _read(in_force: InForce, body: RunShieldRequest) -> Plan:
     for name in body.params:
         raise UnsupportedInput(
             "params has to be empty: the thresholds of a shield are those of its policy set",
@@ -80,11 +81,11 @@ def _read(runtime: Runtime, body: RunShieldRequest) -> Plan:
             param="messages",
             code="content_empty",
         )
-    shield_id = _known(runtime, body.shield_id)
+    shield_id = _known(in_force.library, body.shield_id)
     return Plan(
         questions=questions,
-        policy_set=add_policies(runtime.library, runtime.policy_set, set_id=shield_id),
-        tell=lambda verdicts: _tell(verdicts, refusal=runtime.settings.refusal_text),
+        policy_set=add_policies(in_force.library, in_force.policy_set, set_id=shield_id),
+        tell=lambda verdicts: _tell(verdicts, refusal=in_force.settings.refusal_text),
     )
 
 

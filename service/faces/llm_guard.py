@@ -14,9 +14,9 @@ from moderation.verdict import Verdict
 from policies import Surface
 from service.errors import UnsupportedInput, error_message
 from service.faces.plan import HELD, REMOVED, Face, Plan, serve
+from service.in_force import InForce
 from service.moderation_input import text_part
 from service.questions import Question
-from service.runtime import Runtime
 from service.schemas import Body, request_schema
 
 
@@ -65,7 +65,7 @@ async def scan_output(request: Request) -> Response:
     return await serve(request, OutputRequest, _plan)
 
 
-def _plan(runtime: Runtime, body: PromptRequest, sanitized: str | None = None) -> Plan:
+def _plan(in_force: InForce, body: PromptRequest, sanitized: str | None = None) -> Plan:
     if body.scanners_suppress:
         raise UnsupportedInput(
             "scanners_suppress has to be empty: the operator's policies always apply",
@@ -78,7 +78,7 @@ def _plan(runtime: Runtime, body: PromptRequest, sanitized: str | None = None) -
     content = Content(surface=surface, parts=(text_part(text, name),), context=context)
     return Plan(
         questions=[Question(content, name, (name,))],
-        policy_set=runtime.policy_set,
+        policy_set=in_force.policy_set,
         tell=lambda verdicts: _tell(text, verdicts, sanitized),
     )
 

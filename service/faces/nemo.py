@@ -17,10 +17,10 @@ from policies import Action, Surface
 from service.errors import BadRequest, UnsupportedInput
 from service.faces.messages import Message, questions_about, read_messages, spoken
 from service.faces.plan import HELD, HELD_OR_REMOVED, REMOVED, Face, Plan, deciding, serve
+from service.in_force import InForce
 from service.moderation_input import text_part
 from service.policy_choice import add_policies
 from service.questions import Question
-from service.runtime import Runtime
 from service.schemas import Body, request_schema
 
 router = APIRouter()
@@ -70,7 +70,7 @@ async def check(request: Request) -> Response:
     return await serve(request, CheckRequest, _read)
 
 
-def _read(runtime: Runtime, body: CheckRequest) -> Plan:
+def _read(in_force: InForce, body: CheckRequest) -> Plan:
     options = body.guardrails
     for name in ("context", "options", "state", "thread_id"):
         if getattr(options, name):
@@ -93,9 +93,9 @@ def _read(runtime: Runtime, body: CheckRequest) -> Plan:
         questions = _about_tools(body.tools or ()) + questions  # a model reads them first
     return Plan(
         questions=questions,
-        policy_set=add_policies(runtime.library, runtime.policy_set, set_id=_set_id(options)),
+        policy_set=add_policies(in_force.library, in_force.policy_set, set_id=_set_id(options)),
         tell=lambda verdicts: _tell(
-            last, verdicts, len(questions), refusal=runtime.settings.refusal_text
+            last, verdicts, len(questions), refusal=in_force.settings.refusal_text
         ),
         until=HELD_OR_REMOVED,
     )

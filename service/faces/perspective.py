@@ -16,10 +16,10 @@ from moderation.verdict import Verdict
 from policies import PolicyLibrary, Surface
 from service.errors import BadRequest, UnsupportedInput, error_code, error_message, row_of
 from service.faces.plan import Face, Plan, serve
+from service.in_force import InForce
 from service.moderation_input import text_part
 from service.policy_choice import add_policies
 from service.questions import Question
-from service.runtime import Runtime
 from service.schemas import Body, Unit, request_schema
 
 POLICY_OF_ATTRIBUTE = {"IDENTITY_ATTACK": "hate_speech"}
@@ -100,13 +100,13 @@ async def analyze(request: Request) -> Response:
     return await serve(request, AnalyzeRequest, _read)
 
 
-def _read(runtime: Runtime, body: AnalyzeRequest) -> Plan:
+def _read(in_force: InForce, body: AnalyzeRequest) -> Plan:
     for name in ("context", "spanAnnotations", "dropUnsupportedAttributes"):
         if getattr(body, name):
             raise UnsupportedInput(
                 f"{name} is not supported by this service; leave it out", param=name
             )
-    known = _attributes(runtime.library)
+    known = _attributes(in_force.library)
     for name in body.requestedAttributes:
         if name not in known:
             raise BadRequest(
@@ -119,7 +119,7 @@ def _read(runtime: Runtime, body: AnalyzeRequest) -> Plan:
     content = Content.prompt(text_part(body.comment.text, "comment.text").text)
     return Plan(
         questions=[Question(content, "comment.text", ("comment.text",))],
-        policy_set=add_policies(runtime.library, runtime.policy_set, policies.values()),
+        policy_set=add_policies(in_force.library, in_force.policy_set, policies.values()),
         tell=lambda verdicts: _tell(body, policies, verdicts),
     )
 

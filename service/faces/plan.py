@@ -17,8 +17,9 @@ from policies import Action, PolicySet
 from service.callers import caller_key, unless_caller_leaves
 from service.errors import ErrorShape, error_body
 from service.gate.checks import PASSING
+from service.in_force import InForce
 from service.questions import Question, judge_in_order
-from service.runtime import Runtime, runtime_of
+from service.runtime import runtime_of
 from service.schemas import Model, read_body
 
 REMOVED = "[removed by the content policy]"
@@ -57,7 +58,7 @@ class Plan:
 
 
 async def serve(
-    request: Request, model: type[Model], read: Callable[[Runtime, Model], Plan]
+    request: Request, model: type[Model], read: Callable[[InForce, Model], Plan]
 ) -> Response:
     """Answers a request.
 
@@ -69,25 +70,21 @@ async def serve(
     Raises:
         ServiceError, ModerationError, PolicyError: there is no answer; see `service.errors`.
     """
-    runtime = runtime_of(request)
-    _ = runtime.judging  # first: a client that cannot be served need not be read
-    plan = await asyncio.to_thread(read, runtime, await read_body(request, model))
-    return await unless_caller_leaves(request, _answer(runtime, plan, caller_key(request)))
+    in_force = runtime_of(request).in_force  # first: who cannot be served need not be read
+    plan = await asyncio.to_thread(read, in_force, await read_body(request, model))
+    return await unless_caller_leaves(request, _answer(in_force, plan, caller_key(request)))
 
 
-async def _answer(runtime: Runtime, plan: Plan, key: str) -> Response:
+async def _answer(in_force: InForce, plan: Plan, key: str) -> Response:
     verdicts = await judge_in_order(
-        runtime, plan.questions, plan.policy_set, key=key, until=plan.until
+        in_force, plan.questions, plan.policy_set, key=key, until=plan.until
     )
     return JSONResponse(plan.tell(verdicts))
 
 
 def deciding(verdict: Verdict) -> list[str]:
-    """Ids of the policies that gave a verdict its action, highest score first.
-
-    Empty where the action is that of content which could not be judged in full.
-    """
-    return [s.policy_id for s in verdict.violated if s.action is verdict.action]
+    """Ids of the policies that gave a verdict its action; see `Verdict.deciding`."""
+    return [score.policy_id for score in verdict.deciding]
 
 
 def reason(verdict: Verdict) -> str:

@@ -66,7 +66,7 @@ class Checker:
     def __init__(self, judging: Judging, policy_set: PolicySet, *, deadline_s: float) -> None:
         """`deadline_s` is what one check may take."""
         self._judging = judging
-        self._policy_set = policy_set
+        self.policy_set = policy_set
         self._deadline_s = deadline_s
         self._memory = PassedMemory()
         self._passing = PASSING
@@ -100,12 +100,12 @@ class Checker:
             ContentError: the content cannot be judged, for the same reason.
             EngineClosed: the service is stopping.
         """
-        if (known := self._memory.recall(content, self._policy_set)) is not None:
+        if (known := self._memory.recall(content, self.policy_set)) is not None:
             return Check(known.action in self._passing, known)
         try:
             verdict = await self._judging.judge(
                 content,
-                self._policy_set,
+                self.policy_set,
                 deadline=time.monotonic() + self._deadline_s,
                 key=key,
                 priority=Priority.GATE,
@@ -117,7 +117,7 @@ class Checker:
         except ModerationError as exc:
             return self.failed(exc)
         if verdict.action in PASSING:
-            self._memory.remember(content, self._policy_set, verdict)
+            self._memory.remember(content, self.policy_set, verdict)
         return Check(
             verdict.action in self._passing, verdict, redacts=verdict.action in self._redacting
         )
@@ -167,8 +167,8 @@ class Checker:
 
     def failed(self, exc: ModerationError) -> Check:
         """What follows from having no verdict."""
-        _log.warning("a check failed: %s; on_error is %s", exc, self._policy_set.on_error)
-        return Check(self._policy_set.on_error == "allow", None, exc)
+        _log.warning("a check failed: %s; on_error is %s", exc, self.policy_set.on_error)
+        return Check(self.policy_set.on_error == "allow", None, exc)
 
 
 def part_of_answer(text: str) -> Part:

@@ -5,7 +5,7 @@ happened.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -20,7 +20,8 @@ from service.gate.pace import Pace
 from service.gate.post_filter import MAX_TEXTS, Passed, PostFilter
 from service.gate.pre_filter import PromptCheck, check_prompt
 from service.gate.redaction import RedactedText, Redaction, Redactor, policies_of, redacted
-from service.gate.report import block_report, gate_report, prompt_report
+from service.gate.refusals import refusal_of
+from service.gate.report import Outcome, block_report, gate_report, prompt_report
 from service.metrics import Metrics
 from service.upstreams.upstream import Call, Open, Reply, Upstream
 
@@ -35,6 +36,8 @@ class GateOptions:
     refusal_text: str
     unchecked_text: str
     redacted_text: str
+    reports_in_body: bool
+    check_system_prompts: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,8 @@ class Exchange:
     moderation: InlineModeration | None
     upstream: Upstream
     open: Open
+    outcome: Outcome
+    """Filled in as the exchange goes on."""
 
 
 class Gate:
@@ -65,6 +70,7 @@ class Gate:
         call: Call,
         upstream: Upstream,
         moderation: InlineModeration | None,
+        outcome: Outcome,
     ) -> Exchange:
         """Looks a request through; nothing is judged or generated yet.
 
@@ -73,6 +79,7 @@ class Gate:
             call: for the upstream.
             upstream: what answers.
             moderation: what the caller wants to know of the checks.
+            outcome: filled in as the exchange goes on.
 
         Raises:
             BadRequest, ContentError: see `Dialect.items` and `Upstream.prepare`.
@@ -87,6 +94,7 @@ class Gate:
             moderation=moderation,
             upstream=upstream,
             open=opened,
+            outcome=outcome,
         )
 
     async def stream(self, exchange: Exchange) -> AsyncGenerator[Json]:
@@ -101,10 +109,10 @@ class Gate:
         if reply is None:
             dialect, body = exchange.dialect, exchange.call.body
             moderation = _moderation(exchange, prompt, None)
-            *first, last = dialect.refusal_chunks(body, self._refusal_text(prompt))
+            *first, last = dialect.refusal_chunks(body, self._words(exchange, prompt.checks))
             for chunk in first:
                 yield chunk
-            yield dialect.with_report(last, gate_report(prompt, None), moderation)
+            yield dialect.with_report(last, self._report(prompt, None), moderation)
             for chunk in dialect.last_chunks(body, first[0], None, moderation):
                 yield chunk
             return
@@ -118,9 +126,10 @@ class Gate:
         """The answer in one piece. Raises as `stream`."""
         exchange, prompt, reply = await self._begin(exchange)
         if reply is None:
-            answer = exchange.dialect.refusal(exchange.call.body, self._refusal_text(prompt))
+            words = self._words(exchange, prompt.checks)
+            answer = exchange.dialect.refusal(exchange.call.body, words)
             moderation = _moderation(exchange, prompt, None)
-            return _with_fields(answer, gate_report(prompt, None), moderation)
+            return _with_fields(answer, self._report(prompt, None), moderation)
         try:
             if exchange.upstream.streams_always:
                 chunks = [chunk async for chunk in self._filtered(exchange, prompt, reply)]
@@ -138,14 +147,20 @@ class Gate:
             wanted = exchange.moderation
             checker = self._checker.strict() if wanted and wanted.blocks_prompt else self._checker
             key = exchange.call.key
-            prompt = await check_prompt(checker, exchange.items, key=key, redacts=True)
+            system = self._options.check_system_prompts
+            prompt = await check_prompt(
+                checker, exchange.items, key=key, redacts=True, check_system_prompts=system
+            )
             if prompt.redactions:
                 if opening is not None:  # the answer to what has to be replaced
                     discarded, opening = opening, None
                     await asyncio.shield(_discard(discarded))  # a caller may leave meanwhile
                 exchange = await self._redacted(exchange, prompt.redactions)
-                again = await check_prompt(checker, exchange.items, key=key, admitted=True)
+                again = await check_prompt(
+                    checker, exchange.items, key=key, admitted=True, check_system_prompts=system
+                )
                 prompt = replace(again, given=prompt)
+            exchange.outcome.prompt = prompt
             if not prompt.passed:
                 self._refuse(prompt)
                 return exchange, prompt, None
@@ -163,7 +178,9 @@ class Gate:
         """The exchange about what is left of a request. Raises as `prepare`."""
         body = redacted(exchange.call.body, redactions, self._options.redacted_text)
         call = replace(exchange.call, body=body)
-        return await self.prepare(exchange.dialect, call, exchange.upstream, exchange.moderation)
+        return await self.prepare(
+            exchange.dialect, call, exchange.upstream, exchange.moderation, exchange.outcome
+        )
 
     def _refuse(self, prompt: PromptCheck) -> None:
         """Counts a prompt that did not pass; raises where the settings ask for an error."""
@@ -177,9 +194,15 @@ class Gate:
                 param=prompt.items[len(prompt.checks) - 1].where,
             )
 
-    def _refusal_text(self, prompt: PromptCheck) -> str:
-        failed = prompt.decisive is not None and prompt.decisive.error is not None
-        return self._options.unchecked_text if failed else self._options.refusal_text
+    def _words(self, exchange: Exchange, checks: Iterable[Check]) -> str:
+        """What stands in place of contents that did not pass all of these checks."""
+        blocked = [check.verdict for check in checks if not check.passed]
+        verdicts = [verdict for verdict in blocked if verdict is not None]
+        if not verdicts:
+            return self._options.unchecked_text
+        accepted = exchange.call.headers.get("accept-language", "")
+        own = refusal_of(self._checker.policy_set, verdicts, accepted)
+        return self._options.refusal_text if own is None else own
 
     async def _filtered(
         self, exchange: Exchange, prompt: PromptCheck, reply: Reply
@@ -203,13 +226,13 @@ class Gate:
                     so_far = dialect.noted(so_far, event.chunk)
                     if event.is_end:
                         dialect.passed(event.chunk)
-                        report = gate_report(prompt, post_filter.check, post_filter.redacted)
+                        report = self._report(prompt, post_filter.check, post_filter.redacted)
                         moderation = _moderation(exchange, prompt, post_filter.checks)
                         yield dialect.with_report(event.chunk, report, moderation)
                     else:
                         yield event.chunk
                     continue
-                report = gate_report(prompt, post_filter.check, post_filter.redacted)
+                report = self._report(prompt, post_filter.check, post_filter.redacted)
                 report["blocked"] = block_report(event)
                 moderation = _moderation(exchange, prompt, post_filter.checks)
                 for choice in sorted(event.choices):
@@ -220,6 +243,7 @@ class Gate:
         finally:
             await chunks.aclose()
         self._count_answer(prompt, post_filter.check, post_filter.redacted)
+        exchange.outcome.response = post_filter.checks
         usage = reply.usage if post_filter.was_cut_off else None
         moderation = _moderation(exchange, prompt, post_filter.checks)
         for chunk in dialect.last_chunks(body, so_far, usage, moderation):
@@ -240,12 +264,14 @@ class Gate:
         blocked = {name: check for name, check in checks.items() if not check.passed}
         decisive = next(iter(blocked.values()), None) or _of_the_longest(checks, said)
         self._count_answer(prompt, decisive, replaced)
-        report = gate_report(prompt, decisive, replaced)
+        exchange.outcome.response = list(checks.values())
+        report = self._report(prompt, decisive, replaced)
         if blocked:
-            out = frozenset(name.choice for name in blocked)
-            failed = decisive is not None and decisive.error is not None
-            text = self._options.unchecked_text if failed else self._options.refusal_text
-            answer = exchange.dialect.blocked_whole(exchange.call.body, answer, out, text)
+            by_choice: dict[int | None, list[Check]] = {}
+            for name, check in blocked.items():
+                by_choice.setdefault(name.choice, []).append(check)
+            words = {choice: self._words(exchange, found) for choice, found in by_choice.items()}
+            answer = exchange.dialect.blocked_whole(exchange.call.body, answer, words)
         else:
             exchange.dialect.passed(answer)
         return _with_fields(answer, report, _moderation(exchange, prompt, list(given.values())))
@@ -280,6 +306,15 @@ class Gate:
             if not (name.choice in gone and redactor.is_repetition(name))
         }
         return answer, left, replaced
+
+    def _report(
+        self,
+        prompt: PromptCheck,
+        response: Check | None,
+        redacted: Sequence[RedactedText] = (),
+    ) -> Json:
+        """The field `wardgate`; empty where the settings want none of it."""
+        return gate_report(prompt, response, redacted) if self._options.reports_in_body else {}
 
     def _answer_checker(self, exchange: Exchange) -> Checker:
         wanted = exchange.moderation
@@ -329,8 +364,8 @@ def _moderation(
 
 
 def _with_fields(answer: Json, report: Json, moderation: Json | None) -> Json:
-    more = {} if moderation is None else {"moderation": moderation}
-    return {**answer, "wardgate": report, **more}
+    more = {"wardgate": report, "moderation": moderation}
+    return {**answer, **{name: value for name, value in more.items() if value}}
 
 
 def _of_the_longest(checks: dict[Field, Check], texts: dict[Field, str]) -> Check | None:

@@ -27,7 +27,7 @@ from service.gate.dialects.dialect import Item, Json, parts_of
 from service.gate.dialects.other_fields import item_of_other_fields
 from service.gate.gate import vetted
 from service.gate.pre_filter import PromptCheck, check_prompt
-from service.gate.report import check_report, gate_report, prompt_report
+from service.gate.report import Outcome, check_report, gate_report, prompt_report
 from service.gate.strings import strings
 from service.metrics import Metrics
 from service.moderation_input import is_remote
@@ -43,14 +43,27 @@ _NAMES = frozenset({"background", "output_format", "quality", "size"})
 class ImageGate:
     """Upstreams that make images, behind a classifier."""
 
-    def __init__(self, checker: Checker, metrics: Metrics, downloader: Downloader | None) -> None:
+    def __init__(
+        self,
+        checker: Checker,
+        metrics: Metrics,
+        downloader: Downloader | None,
+        *,
+        reports_in_body: bool,
+    ) -> None:
         """Without `downloader`, images by URL are refused."""
         self._checker = checker
         self._metrics = metrics
         self._downloader = downloader
+        self._reports_in_body = reports_in_body
 
-    async def answer(self, call: Call, upstream: Upstream) -> Json:
+    async def answer(self, call: Call, upstream: Upstream, outcome: Outcome) -> Json:
         """The answer with the images that passed; the others' entries say `content_filter`.
+
+        Args:
+            call: of the caller.
+            upstream: what answers.
+            outcome: filled in as the exchange goes on.
 
         Raises:
             BadRequest, UnsupportedInput: the request has another form, or asks for what cannot be
@@ -62,6 +75,7 @@ class ImageGate:
         begin = await upstream.prepare(call)
         items = _items(call.body, may_fetch=self._downloader is not None)
         prompt = await check_prompt(self._checker, items, key=call.key)
+        outcome.prompt = prompt
         if not prompt.passed:
             assert prompt.decisive is not None, "nothing to check passes"
             self._count("prompt_failed" if prompt.decisive.error else "prompt_blocked")
@@ -75,11 +89,13 @@ class ImageGate:
         except UpstreamRefused as exc:
             raise await vetted(self._checker, exc, call.key) from exc
         try:
-            return await self._checked(call, prompt, await reply.whole())
+            return await self._checked(call, prompt, await reply.whole(), outcome)
         finally:
             await reply.close()
 
-    async def _checked(self, call: Call, prompt: PromptCheck, answer: Json) -> Json:
+    async def _checked(
+        self, call: Call, prompt: PromptCheck, answer: Json, outcome: Outcome
+    ) -> Json:
         entries = answer.get("data")
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise UpstreamBroke("the upstream did not answer with a list of images")
@@ -104,12 +120,15 @@ class ImageGate:
         if rest is not None and not rest.passed:  # what stands beside the images goes with them
             beside, checked = {}, [(entry, rest) for entry, _ in checked]
         made = [
-            entry if check is None or check.passed else _filtered(check) for entry, check in checked
+            entry if check is None or check.passed else self._filtered(check)
+            for entry, check in checked
         ]
         every = [check for check in (*(check for _, check in checked), rest) if check is not None]
+        outcome.response = every
         decisive = _worst(every)
         self._count_answer(prompt, decisive)
-        return {**beside, "data": made, "wardgate": gate_report(prompt, decisive)}
+        report = {"wardgate": gate_report(prompt, decisive)} if self._reports_in_body else {}
+        return {**beside, "data": made, **report}
 
     async def _with_its_bytes(self, entry: Json, allowance: Allowance) -> Json:
         """An entry with the image itself where it names one by a URL, which may show another image
@@ -120,6 +139,10 @@ class ImageGate:
         data = await self._downloader.fetch(url, allowance.take)
         rest = {name: value for name, value in entry.items() if name != "url"}
         return {**rest, "b64_json": base64.b64encode(data).decode()}
+
+    def _filtered(self, check: Check) -> Json:
+        report = {"wardgate": check_report(check)} if self._reports_in_body else {}
+        return {"b64_json": None, "finish_reason": "content_filter", **report}
 
     def _count_answer(self, prompt: PromptCheck, worst: Check | None) -> None:
         if worst is not None and not worst.passed:
@@ -172,10 +195,6 @@ def _content(entry: Json, asked: str, where: str) -> Content | None:
     texts = [leaf.text for leaf in strings(rest, names=_NAMES)]
     parts = (*parts_of("\n".join(texts)), *files)
     return Content(surface=Surface.RESPONSE, parts=parts, context=asked) if parts else None
-
-
-def _filtered(check: Check) -> Json:
-    return {"b64_json": None, "finish_reason": "content_filter", "wardgate": check_report(check)}
 
 
 def _worst(checks: Sequence[Check]) -> Check | None:

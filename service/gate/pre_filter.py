@@ -22,6 +22,8 @@ class PromptCheck:
     given: "PromptCheck | None" = None
     """Where something was replaced, what the checks of the request as it was sent came to; these
     are then the checks of what was made of it."""
+    exempt: tuple[Item, ...] = ()
+    """System prompts that the settings leave unchecked."""
 
     @property
     def passed(self) -> bool:
@@ -41,6 +43,7 @@ async def check_prompt(
     key: str,
     redacts: bool = False,
     admitted: bool = False,
+    check_system_prompts: bool = True,
 ) -> PromptCheck:
     """Checks a request; each content has the deadline of a check to itself.
 
@@ -50,14 +53,17 @@ async def check_prompt(
         key: who asks; see `Caller`.
         redacts: whether to find out what has to be replaced, so that the request may pass.
         admitted: see `Caller`; what follows the first check always is.
+        check_system_prompts: whether those are checked as well.
 
     Raises:
         EngineOverloaded, EngineClosed: see `Checker.check`.
         BadRequest: a content that cannot be judged; names it.
     """
+    exempt = () if check_system_prompts else tuple(item for item in items if item.is_system)
+    checked = tuple(item for item in items if check_system_prompts or not item.is_system)
     checks: list[Check] = []
     redactions: list[Redaction] = []
-    for item in items:
+    for item in checked:
         try:
             check = await checker.check(item.content, key=key, admitted=admitted or bool(checks))
         except ContentError as exc:
@@ -70,4 +76,4 @@ async def check_prompt(
             if not found:
                 redactions.clear()  # it does not pass in any form
                 break
-    return PromptCheck(tuple(items), tuple(checks), tuple(redactions))
+    return PromptCheck(checked, tuple(checks), tuple(redactions), exempt=exempt)

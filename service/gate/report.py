@@ -1,6 +1,7 @@
 """What the gate says of itself: the field `wardgate` of an answer, and of an error."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from moderation.verdict import verdict_to_dict
 from service.gate.checks import Check
@@ -8,6 +9,16 @@ from service.gate.dialects.dialect import Json
 from service.gate.post_filter import Blocked
 from service.gate.pre_filter import PromptCheck
 from service.gate.redaction import RedactedText
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the checks of one exchange have come to by now."""
+
+    prompt: PromptCheck | None = None
+    """None before it is known whether the prompt passes."""
+    response: Sequence[Check] | None = None
+    """A check a text; None before the answer has ended, and where there is none."""
 
 
 def gate_report(
@@ -38,6 +49,15 @@ def prompt_report(prompt: PromptCheck) -> dict[str, object]:
         }
         for each in replaced
     ]
+    exempt = [
+        {
+            "where": item.where,
+            "index": item.index,
+            "role": item.role,
+            "reason": "the setting check_system_prompts is false",
+        }
+        for item in prompt.exempt
+    ]
     return {
         **check_report(decisive),
         **_redacted(made),
@@ -52,6 +72,7 @@ def prompt_report(prompt: PromptCheck) -> dict[str, object]:
             }
             for item, check in zip(prompt.items, prompt.checks, strict=False)  # none after a block
         ],
+        **({"not_checked": exempt} if exempt else {}),
     }
 
 

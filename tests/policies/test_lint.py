@@ -106,6 +106,24 @@ def test_a_doubtful_set_gets_one_warning(
     ]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "rule", "line"),
+    [
+        ("policies:", "refusal: {en: Not that, de: Nein}\npolicies:", "refusal-lacks-language", 5),
+        ("{en: Not that}", "{en: Not that}, mode: shadow", "unused-refusal", 4),
+    ],
+)
+def test_a_refusal_that_is_not_said_as_meant_gets_a_warning(
+    tmp_path: Path, old: str, new: str, rule: str, line: int
+) -> None:
+    (tmp_path / "spam.yaml").write_text(POLICY)
+    enforced = "  - {id: violence, threshold: 0.5, action: block}\n"
+    text = SET.replace("action: block", "action: block, refusal: {en: Not that}") + enforced
+    assert lint_file(tmp_path, text) == []
+    found = lint_file(tmp_path, text.replace(old, new))
+    assert [(f.level, f.rule, f.line) for f in found] == [("warning", rule, line)]
+
+
 def test_a_ladder_is_checked_step_by_step(tmp_path: Path) -> None:
     (tmp_path / "spam.yaml").write_text(POLICY)
     text = SET.replace("threshold: 0.5, action: block", "threshold: {flag: 0.001, block: 0.5}")

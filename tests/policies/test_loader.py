@@ -161,6 +161,22 @@ def test_a_wrong_policy_is_refused_with_file_line_and_key(
         ("action: block", "action: stop", r":4: policies\[0\]\.action: expected .*found 'stop'"),
         (", action: block", "", r":4: policies\[0\]\.action: one threshold needs an action"),
         ("id: violence", "id: spam", r":5: policies\[1\]\.id: 'spam' stands twice in the set"),
+        (
+            "action: block",
+            "action: block, refusal: {english: No way}",
+            r":4: policies\[0\]\.refusal\.english: is no language tag; expected one such as en",
+        ),
+        ("id: mine", "id: mine\nrefusal: {en: a, EN: b}", ":2: refusal.EN: .*stands twice"),
+        ("id: mine", "id: mine\nrefusal: {no: Nei}", ":2: refusal: .*found False; put no, which"),
+        ("id: mine", "id: mine\nrefusal: {1: a}", ":2: refusal: expected language tags, found 1"),
+        ("id: mine", "id: mine\nrefusal: {}", ":2: refusal: expected at least one entry"),
+        ("id: mine", "id: mine\nrefusal: ''", ":2: refusal: expected a text that is not empty"),
+        ("id: mine", "id: mine\nrefusal: {en: 5}", ":2: refusal.en: expected a text, found 5"),
+        (
+            "id: mine",
+            "id: mine\nrefusal: [a]",
+            ":2: refusal: expected a text, or a text for each of some languages, found a list",
+        ),
         ("policies:", "polices:", ":3: polices: unknown key; did you mean 'policies'"),
         (
             "id: mine",

@@ -148,6 +148,24 @@ def test_the_hash_of_a_set_covers_everything_that_decides(change: dict[str, obje
     assert before.hash != after.hash
 
 
+def spoken(**changes: object) -> PolicySet:
+    rules = [{"id": "spam", "threshold": 0.5, "action": "block", **changes}]
+    return PolicySet.model_validate({"id": "mine", "version": 1, "policies": rules})
+
+
+@pytest.mark.parametrize("refusal", ["No.", {"en": "No.", "de-CH": "Nein.", "zh-Hant": "\u5426"}])
+def test_a_refusal_is_a_text_or_one_a_language_and_changes_no_verdict(refusal: object) -> None:
+    assert spoken(refusal=refusal).policies[0].refusal == refusal
+    assert spoken(refusal=refusal).hash == spoken().hash
+    whole = spoken().model_copy(update={"refusal": refusal})
+    assert whole.hash == spoken().hash
+
+
+def test_the_hash_of_a_set_without_refusals_is_what_it_was() -> None:
+    """Of sets that were written before there were any: audit records name it."""
+    assert spoken().hash == "525d00332c17"
+
+
 @given(score=probabilities, thresholds=st.tuples(probabilities, probabilities))
 def test_lowering_a_threshold_never_makes_a_rule_milder(
     score: float, thresholds: tuple[float, float]

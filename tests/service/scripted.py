@@ -199,6 +199,22 @@ def _library() -> PolicyLibrary:
                 *rules(Action.BLOCK),
             ),
         ),
+        PolicySet(
+            id="speaking",
+            version=1,
+            policies=(
+                PolicyRule(
+                    id="violence",
+                    threshold=0.5,
+                    action=Action.REVIEW,
+                    refusal="Not in the words of the milder one.",
+                ),
+                rules()[0].model_copy(update={"refusal": {"en": "No.", "de": "Nein."}}),
+            ),
+        ),
+        PolicySet(
+            id="speaking_as_one", version=1, policies=rules(), refusal={"fr": "Non.", "en": "No."}
+        ),
     ]
     return replace(built_in, sets={**built_in.sets, **{item.id: item for item in more}})
 

@@ -7,6 +7,7 @@ from policies import Surface
 from service.errors import UnsupportedInput
 from service.gate.dialects.choices import ChoiceAnswers
 from service.gate.dialects.dialect import (
+    SYSTEM_ROLES,
     Item,
     Json,
     Path,
@@ -61,15 +62,10 @@ class ChatDialect(ChoiceAnswers):
                     context=asked if is_answer else None,
                 )
                 role = message.get("role")
-                items.append(
-                    Item(
-                        where,
-                        content,
-                        index,
-                        role if isinstance(role, str) else None,
-                        places_of(content, texts, files),
-                    )
-                )
+                named = role if isinstance(role, str) else None
+                places = places_of(content, texts, files)
+                is_system = named in SYSTEM_ROLES
+                items.append(Item(where, content, index, named, places, is_system=is_system))
             if message.get("role") == "user":
                 asked = text or asked
         tools = item_of_tools({name: body.get(name) for name in ("tools", "functions")})

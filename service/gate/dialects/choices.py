@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.event_stream import DataFraming, Framing
@@ -102,7 +102,7 @@ class ChoiceAnswers:
 
     def with_report(self, chunk: Json, report: Json, _: Json | None, /) -> Json:
         """See `Dialect.with_report`; `moderation` has a chunk of its own."""
-        return {**chunk, "wardgate": report}
+        return {**chunk, "wardgate": report} if report else chunk
 
     def last_chunks(
         self, body: Json, so_far: Json, usage: Json | None, moderation: Json | None, /
@@ -124,14 +124,12 @@ class ChoiceAnswers:
     def passed(self, _: Json, /) -> None:
         """See `Dialect.passed`: no later request can refer to it."""
 
-    def blocked_whole(
-        self, body: Json, answer: Json, choices: frozenset[int | None], text: str
-    ) -> Json:
+    def blocked_whole(self, body: Json, answer: Json, refusals: Mapping[int | None, str]) -> Json:
         """See `Dialect.blocked_whole`."""
-        if None in choices:  # what stands beside the choices goes as well
-            return self.refusal(body, text)
+        if None in refusals:  # what stands beside the choices goes as well
+            return self.refusal(body, refusals[None])
         made = [
-            self._choice(index, text, "content_filter") if index in choices else choice
+            self._choice(index, refusals[index], "content_filter") if index in refusals else choice
             for index, choice in choices_of(answer)
         ]
         return {**answer, "choices": made}

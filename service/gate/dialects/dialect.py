@@ -1,6 +1,6 @@
 """What the gate has to know of an endpoint, and what the endpoints share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +11,8 @@ from service.remote_files import RemoteFile
 
 Json = dict[str, Any]
 
+SYSTEM_ROLES = frozenset({"developer", "system"})
+"""Of messages that are system prompts."""
 MAX_CHOICES = 128
 """As in OpenAI's API."""
 
@@ -45,6 +47,8 @@ class Item:
     """Of a message."""
     places: tuple[Place, ...] = ()
     """Of what it is made of; a part without any cannot be replaced."""
+    is_system: bool = False
+    """Whether it is a system prompt, which the application writes and not its users."""
 
     @property
     def text(self) -> str:
@@ -148,7 +152,7 @@ class Dialect(Protocol):
 
         Args:
             chunk: that ends it.
-            report: the field `wardgate`.
+            report: the field `wardgate`; there is none where it is empty.
             moderation: the field `moderation`, where it was asked for.
         """
         ...
@@ -175,9 +179,10 @@ class Dialect(Protocol):
         ...
 
     def blocked_whole(
-        self, body: Json, answer: Json, choices: frozenset[int | None], text: str, /
+        self, body: Json, answer: Json, refusals: Mapping[int | None, str], /
     ) -> Json:
-        """A whole answer with these choices replaced by a text; all of it where one is None."""
+        """A whole answer with these choices replaced by a text each; all of it where None is one
+        of them."""
         ...
 
     def with_said(self, answer: Json, choice: int, text: str, /) -> Json | None:

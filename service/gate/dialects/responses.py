@@ -6,7 +6,7 @@ An answer is one choice here: its items build on each other, and a violation in 
 import re
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,7 +132,8 @@ class ResponsesDialect:
 
     def with_report(self, chunk: Json, report: Json, moderation: Json | None, /) -> Json:
         """See `Dialect.with_report`; the report belongs to the answer that the event holds."""
-        more = {"wardgate": report, **({} if moderation is None else {"moderation": moderation})}
+        fields = {"wardgate": report, "moderation": moderation}
+        more = {name: value for name, value in fields.items() if value}
         if not isinstance(response := chunk.get("response"), dict):
             return {**chunk, **more}
         return {**chunk, "response": {**response, **more}}
@@ -156,9 +157,10 @@ class ResponsesDialect:
                 self._history.add(item.get("id"))
 
     def blocked_whole(
-        self, body: Json, _answer: Json, _choices: frozenset[int | None], text: str, /
+        self, body: Json, _answer: Json, refusals: Mapping[int | None, str], /
     ) -> Json:
         """See `Dialect.blocked_whole`; under another id, because nobody shall go on from it."""
+        (text,) = refusals.values()  # the answer is one choice
         return {
             **_response(body, [_refusal_item(text)]),
             "status": "incomplete",

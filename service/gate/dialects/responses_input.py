@@ -7,7 +7,15 @@ from typing import Any
 from moderation.content import Content
 from policies import Surface
 from service.errors import BadRequest, UnsupportedInput
-from service.gate.dialects.dialect import Item, Json, Path, entries, list_of_objects, parts_of
+from service.gate.dialects.dialect import (
+    SYSTEM_ROLES,
+    Item,
+    Json,
+    Path,
+    entries,
+    list_of_objects,
+    parts_of,
+)
 from service.gate.dialects.other_fields import item_of_other_fields, item_of_tools
 from service.gate.dialects.parts import (
     NAMES,
@@ -59,7 +67,7 @@ def read_items(body: Json, history: History) -> list[Item]:
     """See `Dialect.items`; refuses what refers to content that `history` does not know."""
     _refuse_unchecked(body, history)
     items = [
-        *_item("instructions", _instructions(body.get("instructions")), []),
+        *_item("instructions", _instructions(body.get("instructions")), [], is_system=True),
         *_input_items(body, history),
         *_variables(body),
     ]
@@ -131,6 +139,7 @@ def _input_items(body: Json, history: History) -> list[Item]:
             history.check(entry.get("id"), where)
         texts, files = _read(entry, kind, where, ("input", index))
         role = entry.get("role")
+        named = role if isinstance(role, str) else None
         is_models = role == "assistant" or kind == "reasoning" or str(kind).endswith("_call")
         items += _item(
             where,
@@ -139,7 +148,8 @@ def _input_items(body: Json, history: History) -> list[Item]:
             surface=Surface.RESPONSE if is_models else Surface.PROMPT,
             context=asked if is_models else None,
             index=index if kind == "message" else None,
-            role=role if isinstance(role, str) else None,
+            role=named,
+            is_system=kind == "message" and named in SYSTEM_ROLES,
         )
         if role == "user":
             asked = lines(texts) or asked
@@ -211,9 +221,11 @@ def _item(
     context: str | None = None,
     index: int | None = None,
     role: str | None = None,
+    is_system: bool = False,
 ) -> list[Item]:
     parts = (*parts_of(lines(texts)), *(each.file for each in files))
     if not parts:
         return []
     content = Content(surface=surface, parts=parts, context=context)
-    return [Item(where, content, index, role, places_of(content, texts, files))]
+    places = places_of(content, texts, files)
+    return [Item(where, content, index, role, places, is_system=is_system)]
