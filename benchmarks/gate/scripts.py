@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from service.gate.post_filter import REST
+
 Json = dict[str, Any]
 
 SPAN = re.compile(r"<[^<>]*>")
@@ -129,6 +131,7 @@ def _chunks(rng: random.Random, said: tuple[Said, ...], num_choices: int) -> Ite
     """The chunks of an answer: pieces of its texts in any order, some of them together."""
     waiting = {each: _pieces(rng, each) for each in said}
     open_choices = set(range(num_choices))
+    span = _OpenSpan(said)
     yield _chunk([_entry(choice, {"role": "assistant"}) for choice in open_choices], {})
     while open_choices or waiting:
         entries: list[Json] = []
@@ -136,7 +139,10 @@ def _chunks(rng: random.Random, said: tuple[Said, ...], num_choices: int) -> Ite
         for _ in range(rng.choice([1, 1, 1, 2, 4])):
             if waiting and rng.random() < 0.9:
                 each = rng.choice(list(waiting))
+                if span.said in waiting and span.ends_before(each, len(waiting[each][0])):
+                    each = span.said
                 piece = waiting[each].pop(0)
+                span.note(each, len(piece))
                 if not waiting[each]:
                     del waiting[each]
                 if each.choice is None:
@@ -151,6 +157,30 @@ def _chunks(rng: random.Random, said: tuple[Said, ...], num_choices: int) -> Ite
         yield _chunk(entries, beside)
     if rng.random() < 0.5:
         yield _chunk([], {"usage": {"prompt_tokens": 1, "completion_tokens": 2}})
+
+
+class _OpenSpan:
+    """Ends a violation that has begun before so much of other texts of its choice comes that the
+    gate takes its text for finished."""
+
+    def __init__(self, said: tuple[Said, ...]) -> None:
+        violating = [each for each in said if each.span is not None]
+        self.said = violating[0] if violating else said[0]
+        self._has_begun = False
+        self._others = 0
+
+    def ends_before(self, each: Said, length: int) -> bool:
+        """Whether the violation has to end before a piece of so many characters of a text."""
+        if self.said.span is None or each is self.said or each.choice != self.said.choice:
+            return False
+        return self._has_begun and self._others + length >= REST * MAX_SPAN_CHARS
+
+    def note(self, each: Said, length: int) -> None:
+        """A piece of a text."""
+        if each is self.said:
+            self._has_begun, self._others = True, 0
+        elif each.choice == self.said.choice:
+            self._others += length
 
 
 def _pieces(rng: random.Random, said: Said) -> list[str]:

@@ -7,7 +7,7 @@ is text in them the dialect says; it says so for every string that it does not k
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +23,9 @@ MAX_UNCHECKED_CHARS = 32_768
 """No more is read ahead of the checks: an upstream faster than the classifier has to wait."""
 MAX_HELD_CHUNKS = 32_768
 """Likewise, where the chunks say little or nothing."""
+REST = 4
+"""Times `hold_back_chars`: once so much of the other texts of its choice has come after a text, as
+content does after reasoning, its end waits no longer for more of it."""
 MAX_TEXTS = 1024
 """Of one answer: 128 choices with a few each. Every one of them costs checks."""
 
@@ -72,6 +75,8 @@ class _Text:
     growing: GrowingContent = field(default_factory=GrowingContent)
     is_whole: bool = False
     """Whether the answer said so: no more of it is expected."""
+    said_at: int = 0
+    """Characters of all texts of its choice that had come with the last one of this."""
     marked: int = -1
     """Where the last mark ends, the text in place of what was removed; -1 where there is none."""
     removed_for: list[frozenset[str]] = field(default_factory=list)
@@ -154,6 +159,8 @@ class PostFilter:
         self._key = key
         self._redactor = redactor if pace.mode == "hold" else None
         self._texts: dict[Field, _Text] = {}
+        self._said: Counter[int | None] = Counter()
+        """Characters that have come of the texts of a choice."""
         self._held: deque[_Held] = deque()
         self._finished: frozenset[int] = frozenset()
         self._blocked: frozenset[int] = frozenset()
@@ -272,7 +279,11 @@ class PostFilter:
             if name not in self._texts and len(self._texts) >= MAX_TEXTS:
                 raise UpstreamBroke(f"the upstream answers with more than {MAX_TEXTS} texts")
             text = self._texts.setdefault(name, _Text())
+            before = len(text.text)
             lengths[name] = max(text.add(piece), lengths.get(name, 0))
+            if len(text.text) > before:
+                self._said[name.choice] += len(text.text) - before
+                text.said_at = self._said[name.choice]
             self._spoke_at = time.monotonic()
         self._choices |= {name.choice for name in lengths if name.choice is not None}
         ended = self._reader.ended_choices(left)
@@ -471,6 +482,8 @@ class PostFilter:
         text = self._texts[name]
         if name.choice in self._blocked:
             return len(text.text)  # nothing of it leaves anyway
-        if (self._ended or text.is_whole) and not text.unchecked.strip():
+        hold_back = self._pace.hold_back_chars * chars_of_one(name, text.text)
+        rests = self._said[name.choice] - text.said_at >= REST * hold_back
+        if (self._ended or text.is_whole or rests) and not text.unchecked.strip():
             return len(text.text)  # nothing follows; a choice that says it has ended may go on
-        return text.checked - self._pace.hold_back_chars * chars_of_one(name, text.text)
+        return text.checked - hold_back
