@@ -65,7 +65,14 @@ def test_a_short_interruption_does_not_let_the_beginning_of_a_violation_out() ->
 
 def test_what_goes_on_after_a_long_interruption_is_still_checked() -> None:
     content = [chunk({"content": SENTENCE}) for _ in range(8)]
-    steps = [reasoned("So I think."), *content, Pause(0.3), reasoned(" BAD"), *content, DONE]
+    steps: list[Step] = [
+        reasoned("So I think."),
+        *content,
+        Pause(0.3),
+        reasoned(" BAD"),
+        *content,
+        DONE,
+    ]
     got = answered(steps)
     assert "So I think." in got
     assert "BAD" not in got
