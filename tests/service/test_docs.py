@@ -27,7 +27,9 @@ def test_every_setting_is_documented_in_its_own_words(name: str) -> None:
         assert f"`{field.default}`" in row
 
 
-@pytest.mark.parametrize("block", re.findall(r"^```yaml wardgate\S*\n(.*?)^```$", GATE_PAGE, re.M | re.S))
+@pytest.mark.parametrize(
+    "block", re.findall(r"^```yaml wardgate\S*\n(.*?)^```$", GATE_PAGE, re.M | re.S)
+)
 def test_every_settings_file_of_the_gate_can_be_used(block: str, tmp_path: Path) -> None:
     (path := tmp_path / "wardgate.yaml").write_text(block, encoding="utf-8")
     assert load_settings(path, environ={}).model_fields_set
