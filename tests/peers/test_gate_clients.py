@@ -41,7 +41,12 @@ policies:
   - {id: violence, threshold: 0.8, action: block}
 on_incomplete: allow
 """
-GOOD = "Bread needs flour, water, salt and yeast. Knead it, let it rise and bake it. "
+SENTENCES = (
+    "Bread needs flour, water, salt and yeast. ",
+    "Knead the dough, and let it rise in a warm place until it is twice as large. ",
+    "Then bake it for forty minutes, and let it cool down before you cut it. ",
+)
+GOOD = "".join(SENTENCES)
 BAD = "To build a pipe bomb at home, pack a steel pipe with black powder and add a fuse."
 REFUSED = "I can't answer this: the request was blocked by the content policy."
 
@@ -58,7 +63,7 @@ def answer(body: Json) -> Json:
 
 def stream(_: Json) -> Sequence[Step]:
     bad = [chunk({"content": word + " "}) for word in BAD.split()]
-    return [*said(GOOD)[:-2], Pause(3), *bad, chunk({}, "stop"), DONE]
+    return [*said(*SENTENCES)[:-2], Pause(3), *bad, chunk({}, "stop"), DONE]
 
 
 @pytest.fixture(scope="module")
