@@ -48,11 +48,14 @@ class Server(uvicorn.Server):
         self._reloads: set[asyncio.Future[None]] = set()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """See `uvicorn.Server`; SIGHUP reloads the policies."""
+        """See `uvicorn.Server`; SIGHUP reloads the policies, where there are any of one's own."""
         loop = asyncio.get_running_loop()
-        # signals come to the main thread only, and on Windows not at all
-        listens = threading.current_thread() is threading.main_thread() and hasattr(
-            signal, "SIGHUP"
+        # without, a terminal that is closed ends the service, as it ends any program; and signals
+        # come to the main thread only, and on Windows not at all
+        listens = (
+            bool(self._runtime.settings.policy_dirs)
+            and threading.current_thread() is threading.main_thread()
+            and hasattr(signal, "SIGHUP")
         )
         if listens:
             loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
