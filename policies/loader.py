@@ -90,11 +90,16 @@ def load_library(extra: Iterable[Path] = ()) -> PolicyLibrary:
         PolicyFileError: a file breaks the schema, an id stands twice, a folder has no YAML
             file, or a set names a policy that is not loaded.
     """
+    return load_files(extra).library
+
+
+def load_files(extra: Iterable[Path] = ()) -> Survey:
+    """As `load_library`, with the files that the library comes from."""
     found = survey(extra)
     if found.errors:
         first, *rest = found.errors
         raise first.with_more(tuple(rest))
-    return found.library
+    return found
 
 
 def load_file(path: Path) -> Policy | PolicySet:

@@ -100,6 +100,14 @@ class Example(Strict):
     violates: bool = Field(strict=True)
     prompt: str | None = None
     """For a response: the prompt that it answers."""
+    margin: Probability | None = None
+    """How far the calibrated score must be on the right side of the threshold. In a pair, how far
+    the scores of what violates must be above those of what does not."""
+    pair: str | None = Field(default=None, min_length=1)
+    """A name that near misses share with what they are near to: whatever the threshold, each
+    violating example of a pair must score above each other one."""
+    expected: Literal["fail"] | None = None
+    """A known failure: the example does not hold, and it is an error once it does."""
     note: str | None = None
 
     @field_validator("surface")
@@ -138,6 +146,24 @@ class Policy(Strict):
                     "examples",
                     index,
                     "surface",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_have_both_sides(self) -> Self:
+        sides: dict[str, set[bool]] = {}
+        for example in self.examples:
+            if example.pair is not None:
+                sides.setdefault(example.pair, set()).add(example.violates)
+        for index, example in enumerate(self.examples):
+            if example.pair is not None and len(sides[example.pair]) == 1:
+                lacking = "violates" if not example.violates else "does not violate"
+                raise _wrong_at(
+                    f"no example of the pair {example.pair!r} {lacking} the policy; a pair needs"
+                    " one that does and one that does not",
+                    "examples",
+                    index,
+                    "pair",
                 )
         return self
 

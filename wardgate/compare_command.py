@@ -1,6 +1,5 @@
 """`wardgate eval compare`: is one run better than another, by how much, and on which records."""
 
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ from rich.table import Table
 
 from wardgate.eval_errors import needs_eval_extra, print_eval_error
 from wardgate.models_commands import JsonOption
-from wardgate.output import FAILED, print_json, stderr, stdout
+from wardgate.output import FAILED, one_line, print_json, stderr, stdout
 from wardgate.progress import counting
 from wardgate.slices_command import ByHelp, DataOption, PolicyOption, only_policies, split_names
 
@@ -225,13 +224,6 @@ def _flips(listed: list[dict[str, object]], *, show_text: bool) -> Table:
             "right" if right else "wrong",
         ]
         if show_text:
-            row.append(_line(str(each["text"])))
+            row.append(one_line(str(each["text"]), longest=_LONGEST_TEXT))
         table.add_row(*(escape(cell) for cell in row))
     return table
-
-
-def _line(text: str) -> str:
-    """A text in one line that does nothing to a terminal."""
-    line = re.sub(r"\s+", " ", text)
-    line = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
-    return line if len(line) <= _LONGEST_TEXT else f"{line[:_LONGEST_TEXT]}..."

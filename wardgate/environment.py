@@ -1,4 +1,4 @@
-"""What the environment says about models. Read here, once, and handed down."""
+"""What the environment says about models and builds. Read here, once, and handed down."""
 
 import os
 from collections.abc import Mapping
@@ -24,6 +24,11 @@ def default_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
 def default_base(environ: Mapping[str, str] = os.environ) -> EmbeddedBase:
     """The base of the embedded models; `WARDGATE_EMBEDDED_BASE` names another copy of it."""
     return EmbeddedBase(default_cache_dir(environ), environ.get("WARDGATE_EMBEDDED_BASE") or None)
+
+
+def on_github(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this is a job of GitHub Actions, which sets `GITHUB_ACTIONS` to `true`."""
+    return environ.get("GITHUB_ACTIONS") == "true"
 
 
 def remote_api_key(environ: Mapping[str, str] = os.environ) -> SecretStr | None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from wardgate import eval_commands, models_commands, policies_commands
+from wardgate.policy_test_command import run_tests
 from wardgate.score_command import score
 from wardgate.serve_command import serve
 
@@ -22,6 +23,9 @@ app = typer.Typer(
 )
 app.command(epilog='Example: wardgate score "How do I pick a lock?" --policies default')(score)
 app.command(epilog="Example: wardgate serve --port 8000")(serve)
+policies_commands.app.command(
+    "test", epilog="Example: wardgate policies test ./my-policies --junit policies.xml"
+)(run_tests)
 app.add_typer(policies_commands.app, name="policies")
 app.add_typer(models_commands.app, name="models")
 app.add_typer(eval_commands.app, name="eval")

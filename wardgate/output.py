@@ -5,6 +5,7 @@ object on stdout, so that a machine finds it where it looks for the verdict.
 """
 
 import json
+import re
 import sys
 
 from rich.console import Console
@@ -30,6 +31,13 @@ def stdout() -> Console:
 def stderr() -> Console:
     """Where progress and errors go."""
     return Console(stderr=True, highlight=False)
+
+
+def one_line(text: str, *, longest: int) -> str:
+    """The beginning of a text in one line that does nothing to a terminal."""
+    line = re.sub(r"\s+", " ", text)
+    line = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
+    return line if len(line) <= longest else f"{line[:longest]}..."
 
 
 def print_json(value: object) -> None:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from tests.evals.runs_on_disk import POLICY, overconfident, rows, write_run
 from tests.evals.scripted import plan_for, run_plan, scripted_moderator, some_records, write_records
 from wardgate.main import app
+from wardgate.output import one_line
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -111,6 +112,4 @@ def test_compare_by_slice(tmp_path: Path, folder: Path) -> None:
 
 
 def test_a_text_does_nothing_to_the_terminal() -> None:
-    from wardgate.compare_command import _line
-
-    assert _line("a\n\x1b[31mb") == "a \N{REPLACEMENT CHARACTER}[31mb"
+    assert one_line("a\n\x1b[31mb", longest=200) == "a \N{REPLACEMENT CHARACTER}[31mb"
