@@ -59,7 +59,7 @@ class Comparison:
     n: int
     positives: int
     metrics: Mapping[str, Difference]
-    """`au_prc`, `auroc`, `f1_at_threshold`."""
+    """`au_prc`, `auroc`, `f1_at_threshold`, `fpr_at_threshold`."""
     verdicts: McNemar
 
 

@@ -98,7 +98,7 @@ def collect_cases(
     cases = []
     for file in files:
         if isinstance(file.item, Policy):
-            rule, threshold_from = _rule_of(file.item.id, chosen, library)
+            rule, threshold_from = rule_of(file.item.id, chosen, library)
             cases += [
                 Case(
                     policy_id=file.item.id,
@@ -111,6 +111,20 @@ def collect_cases(
                 for index, example in enumerate(file.item.examples)
             ]
     return cases
+
+
+def rule_of(
+    policy_id: str, chosen: PolicySet, library: PolicyLibrary
+) -> tuple[PolicyRule, str | None]:
+    """A policy's rule, and the set that it is from: the chosen one, else the default one.
+
+    Where none names the policy, the threshold is 0.5 and the set is None.
+    """
+    for policy_set in (chosen, library.policy_set(DEFAULT_SET)):
+        for rule in policy_set.policies:
+            if rule.id == policy_id:
+                return rule, policy_set.id
+    return PolicyRule(id=policy_id, threshold=0.5, action=Action.FLAG), None
 
 
 def run_policy_tests(
@@ -139,16 +153,6 @@ def run_policy_tests(
             pairs.setdefault((case.policy_id, case.example.pair), []).append(found)
         progress(len(scored), len(cases))
     return [*map(_of_example, scored), *(_of_pair(name, of) for (_, name), of in pairs.items())]
-
-
-def _rule_of(
-    policy_id: str, chosen: PolicySet, library: PolicyLibrary
-) -> tuple[PolicyRule, str | None]:
-    for policy_set in (chosen, library.policy_set(DEFAULT_SET)):
-        for rule in policy_set.policies:
-            if rule.id == policy_id:
-                return rule, policy_set.id
-    return PolicyRule(id=policy_id, threshold=0.5, action=Action.FLAG), None
 
 
 def _score(moderator: Moderator, case: Case) -> _Scored:

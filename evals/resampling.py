@@ -14,7 +14,7 @@ from evals.metrics import Bools, Floats, Interval, areas
 
 Ints = NDArray[np.int64]
 
-METRICS = ("au_prc", "auroc", "f1_at_threshold")
+METRICS = ("au_prc", "auroc", "f1_at_threshold", "fpr_at_threshold")
 """What is resampled, in the order of the arrays."""
 
 RESAMPLES = 1000
@@ -109,11 +109,12 @@ def weighted_metrics(labels: Bools, scores: Floats, flagged: Bools, weights: Flo
         np.add.reduceat(positive, first_of_equals, axis=1),
         np.add.reduceat(negative, first_of_equals, axis=1),
     )
-    num_pos = positive.sum(axis=1)
+    num_pos, num_neg = positive.sum(axis=1), negative.sum(axis=1)
     tp, num_flagged = weights @ (labels & flagged), weights @ flagged.astype(np.float64)
     with np.errstate(invalid="ignore"):
         f1 = np.where(num_pos > 0, 2 * tp / (num_flagged + num_pos), np.nan)
-    return np.stack([au_prc, auroc, f1])
+        fpr = np.where(num_neg > 0, (num_flagged - tp) / num_neg, np.nan)
+    return np.stack([au_prc, auroc, f1, fpr])
 
 
 def interval(values: Floats) -> Interval | None:

@@ -139,17 +139,18 @@ def _paired(paired: "Paired") -> str:
 def _as_json(found: Compared) -> dict[str, object]:
     policies = {name: each for name, each in found.items() if name not in ("micro", "macro")}
     return {
-        "policies": {name: _numbers(each) for name, each in policies.items()},
-        **{name: _numbers(found[name]) for name in ("micro", "macro") if name in found},
+        "policies": {name: numbers(each) for name, each in policies.items()},
+        **{name: numbers(found[name]) for name in ("micro", "macro") if name in found},
     }
 
 
-def _numbers(found: "Comparison") -> dict[str, object]:
-    numbers = asdict(found)
-    for each in numbers["metrics"].values():
+def numbers(found: "Comparison") -> dict[str, object]:
+    """A comparison for JSON."""
+    as_dict = asdict(found)
+    for each in as_dict["metrics"].values():
         if each["ci95"] is not None:
             each["ci95"] = [each["ci95"]["low"], each["ci95"]["high"]]
-    return numbers
+    return as_dict
 
 
 def _table(title: str, found: dict[str, Compared], hidden: int, min_records: int) -> Table:
@@ -177,7 +178,7 @@ def _table(title: str, found: dict[str, Compared], hidden: int, min_records: int
                 policy if policy not in ("micro", "macro") else f"all, {policy}",
                 str(each.n),
                 str(each.positives),
-                *(_cell(metric) for metric in each.metrics.values()),
+                *(cell(each.metrics[name]) for name in ("au_prc", "auroc", "f1_at_threshold")),
                 f"{each.verdicts.right_only_in_a} / {each.verdicts.right_only_in_b}",
                 "-" if each.verdicts.p is None else f"{each.verdicts.p:.2g}",
             )
@@ -185,7 +186,8 @@ def _table(title: str, found: dict[str, Compared], hidden: int, min_records: int
     return table
 
 
-def _cell(found: "Difference") -> str:
+def cell(found: "Difference") -> str:
+    """A difference with its interval, for a table."""
     if found.difference is None:
         return "-"
     if found.ci95 is None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from wardgate import eval_commands, models_commands, policies_commands
+from wardgate.policy_diff_command import diff
 from wardgate.policy_test_command import run_tests
 from wardgate.score_command import score
 from wardgate.serve_command import serve
@@ -26,6 +27,11 @@ app.command(epilog="Example: wardgate serve --port 8000")(serve)
 policies_commands.app.command(
     "test", epilog="Example: wardgate policies test ./my-policies --junit policies.xml"
 )(run_tests)
+policies_commands.app.command(
+    "diff",
+    epilog="Example: wardgate policies diff harassment ./my-policies/harassment.yaml"
+    " --data dev.jsonl.gz --sample 500",
+)(diff)
 app.add_typer(policies_commands.app, name="policies")
 app.add_typer(models_commands.app, name="models")
 app.add_typer(eval_commands.app, name="eval")

@@ -1,4 +1,5 @@
-"""A classifier that scores a text as the text says: `says 0.7` scores 0.7.
+"""A classifier that scores a text as the text says: `says 0.7` scores 0.7, and 0.8 by a policy that
+says `adds 0.1`.
 
 Prompts, tokens and the moderator are the real ones; only the engine is scripted.
 """
@@ -22,6 +23,7 @@ from tests.moderation.small_tokenizer import small_tokenizer_json
 from tests.moderation.speaking import NO, TOKENIZER, YES, Reply, completion
 
 SAYS = re.compile(r"says (\d\.\d+|nothing|stop)")
+ADDS = re.compile(r"adds (-?\d\.\d+)")
 
 
 class SayingEngine(OneByOne):
@@ -50,7 +52,7 @@ def saying_moderator(library: PolicyLibrary) -> Moderator:
 def saying(body: dict[str, Any]) -> Reply:
     """The same as a model server."""
     try:
-        p_yes = _said(body["prompt"])
+        p_yes = min(0.999, max(0.001, _said(body["prompt"])))  # 0 and 1 have no logarithm
     except Unscorable:
         return completion(None, prompt_tokens=len(body["prompt"]))
     both = {f"token_id:{YES}": math.log(p_yes), f"token_id:{NO}": math.log(1 - p_yes)}
@@ -59,11 +61,13 @@ def saying(body: dict[str, Any]) -> Reply:
 
 def _said(ids: "list[int] | tuple[int, ...]") -> float:
     """0.5 where nothing is said, as by the probe of a model that is loaded."""
-    said = SAYS.findall(TOKENIZER.decode(list(ids)))
+    text = TOKENIZER.decode(list(ids))
+    said = SAYS.findall(text)
     if not said:
         return 0.5
     if said[-1] == "stop":
         raise EngineStopped("the worker died")
     if said[-1] == "nothing":
         raise Unscorable("the model answered with a number that is no probability (NaN)")
-    return float(said[-1])
+    added = sum(map(float, ADDS.findall(text)))
+    return round(min(1.0, max(0.0, float(said[-1]) + added)), 6)

@@ -77,6 +77,7 @@ def test_differences_are_those_of_sklearn_and_intervals_hold_them(tmp_path: Path
         "au_prc": average_precision_score,
         "auroc": roc_auc_score,
         "f1_at_threshold": lambda y, s: f1_score(y, s >= 0.5),
+        "fpr_at_threshold": lambda y, s: np.mean(s[~y] >= 0.5),
     }.items():
         each = found[POLICY].metrics[name]
         assert each.a == pytest.approx(value(labels, a))

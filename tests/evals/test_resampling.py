@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_auc_score
 
 from evals.resampling import METRICS, Scored, interval, resample, weighted_metrics
 
@@ -31,6 +31,7 @@ def test_weighted_metrics_are_those_of_sklearn_on_repeated_rows(
         average_precision_score(repeated[0], repeated[1]),
         roc_auc_score(repeated[0], repeated[1]),
         f1_score(repeated[0], repeated[2], zero_division=0),
+        1 - recall_score(repeated[0], repeated[2], pos_label=0),
     ]
     assert found == pytest.approx(expected)
 
