@@ -70,7 +70,7 @@ def read_document(path: Path) -> Document:
     except (ValueError, LookupError, AttributeError) as exc:
         raise PolicyFileError(path, None, f"holds a value that YAML cannot read: {exc}") from exc
     if not isinstance(data, dict) or not isinstance(node, yaml.MappingNode):
-        raise PolicyFileError(path, 1, "expected a mapping with the keys of a policy or policy set")
+        raise PolicyFileError(path, 1, "expected a mapping: keys with their values")
     _refuse_repeated_keys(path, node, set())
     return Document(path, data, node)
 

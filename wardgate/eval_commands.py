@@ -8,6 +8,7 @@ import typer
 from wardgate.calibrate_command import calibrate
 from wardgate.compare_command import compare
 from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
+from wardgate.gate_command import gate
 from wardgate.loading import open_measured
 from wardgate.models_commands import MODEL_HELP, CalibrationOption, DtypeOption, JsonOption
 from wardgate.output import FAILED, print_json, stderr, stdout
@@ -29,6 +30,7 @@ app.command(
 )(probe)
 app.command(epilog="Example: wardgate eval slices runs/dev --by lang,length")(slices)
 app.command(epilog="Example: wardgate eval compare runs/before runs/after --by lang")(compare)
+app.command(epilog="Example: wardgate eval gate runs/dev --bars bars.yaml --junit bars.xml")(gate)
 
 
 @app.callback()
