@@ -186,9 +186,9 @@ def test_thresholds_come_from_the_set_then_the_default_set_then_are_a_half(tmp_p
 
 
 def test_a_response_is_judged_as_the_answer_to_its_prompt(tmp_path: Path) -> None:
-    # the engine takes the last `says`, and a template puts the answer behind its prompt
-    found = one(tmp_path, text="says 0.8", prompt="says 0.2", surface="response", violates=True)
-    assert (found.status, found.surface) == ("passed", "response")
+    # what says a score here is the prompt, which only the judge of a response reads
+    found = one(tmp_path, text="Well.", prompt="says 0.8", surface="response", violates=True)
+    assert (found.status, found.score, found.surface) == ("passed", 0.8, "response")
 
 
 def test_every_test_names_the_line_of_its_example(tmp_path: Path) -> None:
