@@ -15,13 +15,8 @@ import polars as pl
 from evals.compare import Comparison, compare_rows
 from evals.metrics import Interval, wilson
 from evals.records import Record
-from moderation.errors import (
-    ContentError,
-    EngineError,
-    EngineOverloaded,
-    EngineStopped,
-    UnsupportedModality,
-)
+from evals.run import BATCH
+from moderation.errors import ModerationError
 from moderation.moderator import Moderator
 from policies import Policy, PolicyRule, PolicySet, Surface
 from policies.schema import Example
@@ -178,21 +173,27 @@ def score_versions(
     Raises:
         EngineError: the engine is gone, so that nothing can be scored.
     """
-    total = sum(map(len, data.values()))
-    progress(0, total)
+    tasks = [
+        _Task(name, record, _asked(changes, name, record))
+        for name, records in data.items()
+        for record in records
+    ]
+    progress(0, len(tasks))
     rows: list[dict[str, object]] = []
-    done = 0
-    for name, records in data.items():
-        for record in records:
-            asked = [
-                change
-                for change in changes
-                if _applies(change, record.surface)
-                and (name != EXAMPLES or change.new.id in record.labels)
-            ]
-            rows += _rows(old, new, asked, name, record)
-            done += 1
-            progress(done, total)
+    for first in range(0, len(tasks), BATCH):
+        batch = tasks[first : first + BATCH]
+        before = _judge(old, [(task, [each.old_rule for each in task.changes]) for task in batch])
+        reworded = [[each for each in task.changes if each.of_words] for task in batch]
+        after = _judge(
+            new,
+            [
+                (task, [each.new_rule for each in of])
+                for task, of in zip(batch, reworded, strict=True)
+            ],
+        )
+        for task, a, b in zip(batch, before, after, strict=True):
+            rows += _rows(task, a, a | b)
+        progress(first + len(batch), len(tasks))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
@@ -209,8 +210,22 @@ def blast_radius(rows: pl.DataFrame, *, seed: int) -> list[Radius]:
     ]
 
 
-def _applies(change: Change, surface: Surface) -> bool:
-    return any(policy.definition_for(surface) is not None for policy in (change.old, change.new))
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A record and the changes that it is judged by."""
+
+    data: str
+    record: Record
+    changes: Sequence[Change]
+
+
+def _asked(changes: Sequence[Change], data: str, record: Record) -> list[Change]:
+    return [
+        change
+        for change in changes
+        if any(each.definition_for(record.surface) for each in (change.old, change.new))
+        and (data != EXAMPLES or change.new.id in record.labels)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,17 +243,15 @@ class _Judged:
 
 
 def _rows(
-    old: Moderator, new: Moderator, changes: Sequence[Change], name: str, record: Record
+    task: _Task, before: Mapping[str, _Judged], after: Mapping[str, _Judged]
 ) -> list[dict[str, object]]:
-    before = _judge(old, [change.old_rule for change in changes], record)
-    reworded = [change for change in changes if change.of_words]
-    after = before | _judge(new, [change.new_rule for change in reworded], record)
+    record = task.record
     rows: list[dict[str, object]] = []
-    for change in changes:
+    for change in task.changes:
         a, b = before[change.old.id], after[change.new.id]
         rows.append(
             {
-                "data": name,
+                "data": task.data,
                 "record_id": record.id,
                 "policy": change.new.id,
                 "surface": record.surface.value,
@@ -256,24 +269,34 @@ def _rows(
     return rows
 
 
-def _judge(moderator: Moderator, rules: Sequence[PolicyRule], record: Record) -> dict[str, _Judged]:
-    """By policy id."""
+def _judge(
+    moderator: Moderator, asked: Sequence[tuple[_Task, Sequence[PolicyRule]]]
+) -> list[dict[str, _Judged]]:
+    """By policy id, for each task; a policy without words for the record has no score."""
     library = moderator.library
-    asked = tuple(r for r in rules if library.policy(r.id).definition_for(record.surface))
-    found = {rule.id: _Judged() for rule in rules}
-    if not asked:
-        return found
-    try:
-        verdict = moderator.judge(record.content, PolicySet(id="diff", version=1, policies=asked))
-    except (EngineStopped, EngineOverloaded):
-        raise
-    except (ContentError, EngineError, UnsupportedModality) as exc:
-        failed = _Judged(error=f"{exc.code}: {exc}")
-        return found | {rule.id: failed for rule in asked}
-    return found | {
-        score.policy_id: _Judged(score=score.calibrated, is_calibrated=score.is_calibrated)
-        for score in verdict.scores
-    }
+    found = [{rule.id: _Judged() for rule in rules} for _, rules in asked]
+    contents = []
+    for (task, rules), judged in zip(asked, found, strict=True):
+        surface = task.record.surface
+        with_words = tuple(r for r in rules if library.policy(r.id).definition_for(surface))
+        if with_words:
+            policy_set = PolicySet(id="diff", version=1, policies=with_words)
+            contents.append((judged, task.record.content, policy_set))
+    verdicts = moderator.judge_all([(content, of) for _, content, of in contents])
+    for (judged, _, policy_set), verdict in zip(contents, verdicts, strict=True):
+        if isinstance(verdict, ModerationError):
+            failed = _Judged(error=f"{verdict.code}: {verdict}")
+            judged.update({rule.id: failed for rule in policy_set.policies})
+        else:
+            judged.update(
+                {
+                    score.policy_id: _Judged(
+                        score=score.calibrated, is_calibrated=score.is_calibrated
+                    )
+                    for score in verdict.scores
+                }
+            )
+    return found
 
 
 def _radius(data: str, policy: str, rows: pl.DataFrame, seed: int) -> Radius:
