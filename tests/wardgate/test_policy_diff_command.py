@@ -131,7 +131,11 @@ def test_more_flips_than_are_allowed_fail(
     assert ("2 of 4 verdicts change; --max-flips is" in shown) == (code == 1)
 
 
-def test_without_data_the_examples_count(two: tuple[Path, Path], model: Path) -> None:
+def test_only_without_data_the_examples_count(
+    two: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    calm = traffic(tmp_path / "traffic.jsonl", "0.1")
+    assert run(*two, "--data", calm, "--model", model, "--max-flips", "0")[0] == 0
     assert run(*two, "--model", model, "--max-flips", "1")[0] == 0
     assert run(*two, "--model", model, "--max-flips", "0")[0] == 1
 
