@@ -1,13 +1,15 @@
+from dataclasses import replace
+
 import pytest
 
 from moderation.embedded.base import ensure_base
 from moderation.tokenizer import SafeTokenizer
 from moderation.weights import read_tokenizer
-from service.chat import Chat, Message, Role, Sampling
+from service.chat import Chat, Image, Message, Role, Sampling
 from service.chat_format import ChatFormat, GemmaFormat, PlainFormat, PromptWriter
 from tests.service.scripted import TOKENIZER
 
-IMAGE = "\n\n[image]\n\n"
+IMAGE = "\n\n<start_of_image><end_of_image>\n\n"
 
 
 def chat(*messages: tuple[Role, str]) -> Chat:
@@ -67,5 +69,14 @@ def test_the_pieces_give_the_ids_of_the_whole_text(cache_dir: object) -> None:
 
     assert isinstance(cache_dir, Path)
     tokenizer: SafeTokenizer = read_tokenizer(str(ensure_base(cache_dir)))
-    ids = ids_of(GemmaFormat(), TALK, tokenizer)
-    assert ids == tokenizer.template(tokenizer.decode(list(ids)))
+    picture = Image(b"", "there")
+    looking = replace(
+        TALK,
+        messages=(
+            Message("system", ("Be brief.\n",)),
+            Message("user", (picture, " What is this?\n", picture, picture)),
+        ),
+    )
+    for conversation in (TALK, looking):
+        ids = ids_of(GemmaFormat(), conversation, tokenizer)
+        assert ids == tokenizer.template(tokenizer.decode(list(ids)))

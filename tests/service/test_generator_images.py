@@ -24,12 +24,12 @@ from transformers import (
 import service.generator
 from moderation.embedded.base import EmbeddedBase
 from moderation.errors import ContentTooLong, ModelRefused, ModelUnavailable
-from moderation.media.images import ImageLimits
 from moderation.moderator import Moderator
 from service.chat import Chat, Image, Message, Role, Sampling
 from service.errors import BadRequest
 from service.generation import End
 from service.generator import GemmaGenerator, load_generator
+from service.models import load_generator as load_generator_of
 from service.sampling import Sampler
 from service.vision import MAX_IMAGES
 from tests.moderation.checkpoints_on_disk import (
@@ -50,6 +50,7 @@ from tests.service.scripted import (
     error_of,
     scripted_moderator,
     serving,
+    settings,
 )
 from tests.service.test_moderations import WidthReader, image_part
 
@@ -75,8 +76,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def load(folder: Path, **more: Any) -> GemmaGenerator:
-    return load_generator(str(folder), base=EmbeddedBase(folder), dtype="float32", **more)
+def load(folder: Path) -> GemmaGenerator:
+    return load_generator(str(folder), base=EmbeddedBase(folder), dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -298,8 +299,10 @@ def test_what_cannot_be_read_is_refused_with_its_place(
     assert str(caught.value).startswith(f"{bad.where}: ")
 
 
-def test_images_have_the_limits_that_are_set(folder: Path) -> None:
-    small = load(folder, image_limits=ImageLimits(max_bytes=100))
+def test_images_have_the_limit_of_the_settings(folder: Path) -> None:
+    small = load_generator_of(
+        settings(generator=str(folder), max_image_bytes=100), report=lambda _: None
+    )
     with pytest.raises(BadRequest, match="at most 100 are accepted"):
         small.encode(chat(("user", [RED])))
 
