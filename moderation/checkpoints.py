@@ -171,7 +171,7 @@ def load_checkpoint(
     )
     image_text, to_pixels = None, None
     if architecture.has_images:
-        image_text, to_pixels = _image_parts(source, config, safe)
+        image_text, to_pixels = image_parts(source, config, safe)
         checks.append(f"image tokens {config.mm_tokens_per_image} an image")
     builder = PromptBuilder(chosen, safe, image_text=image_text)
     _check_finite(engine, safe)
@@ -272,10 +272,16 @@ def _check_finite(engine: LocalEngine, safe: SafeTokenizer) -> None:
         raise ModelRefused(f"a probe gave no score: {exc}") from exc
 
 
-def _image_parts(
+def image_parts(
     source: str, config: PretrainedConfig, safe: SafeTokenizer
 ) -> tuple[str, Callable[[Any], Tensor]]:
-    """What an image expands to in the prompt, and how its pixels are prepared."""
+    """What an image expands to in the prompt, and how its pixels are prepared: from an RGB image to
+    ``(1, 3, H, W)``.
+
+    Raises:
+        ModelUnavailable: the image processor cannot be read.
+        ModelRefused: configuration, tokenizer and image processor do not agree.
+    """
     stated = {
         "<start_of_image>": config.boi_token_index,
         "<end_of_image>": config.eoi_token_index,
@@ -303,7 +309,8 @@ def _image_parts(
     text = f"\n\n<start_of_image>{soft}<end_of_image>\n\n"
 
     def to_pixels(image: Any) -> Tensor:
-        # pan-and-scan would add crops that ShieldGemma 2 was never trained with
+        # pan-and-scan would add crops: ShieldGemma 2 was never trained with them, and Gemma 3 does
+        # without them by default
         batch = processor(image, do_pan_and_scan=False, return_tensors="pt")
         pixels: Tensor = batch["pixel_values"]
         return pixels

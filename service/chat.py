@@ -4,9 +4,11 @@ Whatever a generator here cannot honour is refused by name; nothing is dropped i
 """
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Literal
 
 from service.errors import BadRequest, UnsupportedInput
+from service.moderation_input import decode_data_url
 from service.schemas import MAX_STOPS, ChatMessage, ChatRequest
 
 Role = Literal["system", "user", "assistant"]
@@ -15,11 +17,32 @@ MAX_STOP_CHARS = 256
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """An image of a message."""
+
+    data: bytes
+    """Its file."""
+    where: str
+    """Its place as the caller knows it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One turn; what the gate judges is, character for character, what the generator reads."""
 
     role: Role
-    text: str
+    parts: tuple[str | Image, ...]
+    """In order; no text follows another."""
+
+    @property
+    def text(self) -> str:
+        """All of its text."""
+        return "\n".join(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """In order."""
+        return tuple(part for part in self.parts if isinstance(part, Image))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,17 +66,30 @@ class Chat:
     stop: tuple[str, ...]
     max_tokens: int
 
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """Of all messages, in order."""
+        return tuple(image for message in self.messages for image in message.images)
 
-def chat_from_request(request: ChatRequest, *, max_new_tokens: int) -> Chat:
+
+def chat_from_request(request: ChatRequest, *, max_new_tokens: int, reads_images: bool) -> Chat:
     """The conversation of a request.
 
+    Args:
+        request: what was asked for.
+        max_new_tokens: the most that may be.
+        reads_images: whether the generator does, in messages of the user.
+
     Raises:
-        UnsupportedInput: it asks for tools, images, several choices, logprobs, ...
-        BadRequest: messages without text, roles out of order, too many tokens asked for.
+        UnsupportedInput: it asks for tools, several choices, logprobs, images of a generator that
+            reads none, ...
+        BadRequest: messages with nothing to read, no data URL, roles out of order, too many tokens
+            asked for.
     """
     _refuse_unsupported(request)
     messages = tuple(
-        _message(message, f"messages[{index}]") for index, message in enumerate(request.messages)
+        _message(message, f"messages[{index}]", reads_images=reads_images)
+        for index, message in enumerate(request.messages)
     )
     _check_order(messages)
     stop = request.stop or ()
@@ -120,7 +156,7 @@ def _refuse_unsupported(request: ChatRequest) -> None:
             )
 
 
-def _message(message: ChatMessage, where: str) -> Message:
+def _message(message: ChatMessage, where: str, *, reads_images: bool) -> Message:
     if message.role in ("tool", "function"):
         raise UnsupportedInput(
             f"{where} has the role {message.role!r}; this generator has no tools",
@@ -140,41 +176,61 @@ def _message(message: ChatMessage, where: str) -> Message:
         if message.role == "user"
         else "system"
     )
-    texts = _texts(message.content, f"{where}.content")
+    parts = _parts(message.content, f"{where}.content", role, reads_images=reads_images)
     if message.refusal:
-        texts.append(message.refusal)
-    text = "\n".join(texts)
-    if not text.strip():
+        parts.append(message.refusal)
+    if not any(isinstance(part, Image) or part.strip() for part in parts):
         raise BadRequest(
             f"{where} holds no text; expected something to read",
             param=f"{where}.content",
             code="content_empty",
         )
-    return Message(role, text)
+    return Message(role, _lines_joined(parts))
 
 
-def _texts(content: Any, where: str) -> list[str]:
+def _lines_joined(parts: list[str | Image]) -> tuple[str | Image, ...]:
+    """The parts with each run of texts as one, line by line."""
+    joined: list[str | Image] = []
+    for is_image, run in groupby(parts, lambda part: isinstance(part, Image)):
+        found = list(run)
+        joined += found if is_image else ["\n".join(map(str, found))]
+    return tuple(joined)
+
+
+def _parts(content: Any, where: str, role: Role, *, reads_images: bool) -> list[str | Image]:
     if content is None:
         return []
     if isinstance(content, str):
         return [content]
     if not isinstance(content, list):
         raise BadRequest(f"{where} has to be a text or a list of parts", param=where)
-    texts = []
-    for index, part in enumerate(content):
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind not in ("text", "refusal"):
-            raise UnsupportedInput(
-                f"{where}[{index}] is no text part; this generator reads text only",
-                param=f"{where}[{index}].type",
-                code="unsupported_part",
-            )
-        if not isinstance(part.get(kind), str):
+    return [
+        _part(part, f"{where}[{index}]", role, reads_images=reads_images)
+        for index, part in enumerate(content)
+    ]
+
+
+def _part(part: Any, where: str, role: Role, *, reads_images: bool) -> str | Image:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "image_url" and reads_images and role == "user":
+        file = part.get(kind)
+        url = file.get("url") if isinstance(file, dict) else file
+        name = f"{where}.{kind}.url" if isinstance(file, dict) else f"{where}.{kind}"
+        if not isinstance(url, str):
             raise BadRequest(
-                f"{where}[{index}].{kind} has to be a text", param=f"{where}[{index}].{kind}"
+                f'{where}.{kind} has to be {{"url": "data:image/png;base64,..."}}', param=name
             )
-        texts.append(part[kind])
-    return texts
+        return Image(decode_data_url(url, name), name)
+    if kind not in ("text", "refusal"):
+        reads = "text, and images in messages of the user" if reads_images else "text only"
+        raise UnsupportedInput(
+            f"{where} is of another kind; this generator reads {reads}",
+            param=f"{where}.type",
+            code="unsupported_part",
+        )
+    if not isinstance(text := part.get(kind), str):
+        raise BadRequest(f"{where}.{kind} has to be a text", param=f"{where}.{kind}")
+    return text
 
 
 def _check_order(messages: tuple[Message, ...]) -> None:

@@ -4,10 +4,60 @@ Template pieces are trusted and may hold control tokens; what people wrote is to
 never becomes one.
 """
 
+from itertools import groupby
+from operator import itemgetter
 from typing import Protocol
 
 from moderation.tokenizer import SafeTokenizer
-from service.chat import Chat
+from service.chat import Chat, Message
+
+
+class PromptWriter:
+    """A prompt, written piece by piece.
+
+    Neighbouring pieces of a kind are tokenised as one, and so are the line breaks between a content
+    and the template behind it: tokens are those of the joined text, which models were trained on.
+    """
+
+    def __init__(self, tokenizer: SafeTokenizer, image_text: str | None) -> None:
+        """`image_text` is what one image expands to; None for a generator without images."""
+        self._tokenizer = tokenizer
+        self._image_text = image_text
+        self._pieces: list[tuple[bool, str]] = []
+        """Whether it is of the template, and its text."""
+
+    def template(self, text: str) -> None:
+        """A trusted piece: control strings become control tokens."""
+        self._pieces.append((True, text))
+
+    def content(self, text: str) -> None:
+        """What people wrote."""
+        if text:
+            self._pieces.append((False, text))
+
+    def parts(self, message: Message) -> None:
+        """The parts of a message in order, without the space around its texts."""
+        for part in message.parts:
+            if isinstance(part, str):
+                self.content(part.strip())
+            else:
+                assert self._image_text is not None, "only a generator with images gets any"
+                self.template(self._image_text)
+
+    def ids(self) -> tuple[int, ...]:
+        """The tokens of all pieces. Raises `InvalidText`."""
+        ids = [self._tokenizer.token_id("<bos>")]
+        breaks = ""
+        for is_template, run in groupby(self._pieces, key=itemgetter(0)):
+            text = "".join(piece for _, piece in run)
+            if is_template:
+                ids += self._tokenizer.template(breaks + text)
+                breaks = ""
+            else:
+                said = text.rstrip("\n")
+                ids += self._tokenizer.content(said).ids
+                breaks = text[len(said) :]
+        return (*ids, *self._tokenizer.template(breaks))
 
 
 class ChatFormat(Protocol):
@@ -16,8 +66,8 @@ class ChatFormat(Protocol):
     stops: tuple[str, ...]
     """Texts that end a turn, where the model has no token for it."""
 
-    def encode(self, chat: Chat, tokenizer: SafeTokenizer) -> tuple[int, ...]:
-        """Token ids up to where the generator continues. Raises `InvalidText`."""
+    def write(self, chat: Chat, prompt: PromptWriter) -> None:
+        """Writes it up to where the generator continues."""
         ...
 
 
@@ -30,19 +80,19 @@ class GemmaFormat:
 
     stops: tuple[str, ...] = ()
 
-    def encode(self, chat: Chat, tokenizer: SafeTokenizer) -> tuple[int, ...]:
-        """See `ChatFormat.encode`."""
-        ids = [tokenizer.token_id("<bos>")]
+    def write(self, chat: Chat, prompt: PromptWriter) -> None:
+        """See `ChatFormat.write`."""
         before = "".join(m.text + "\n\n" for m in chat.messages if m.role == "system")
         for message in chat.messages:
             if message.role == "system":
                 continue
             role = "model" if message.role == "assistant" else "user"
-            ids += tokenizer.template(f"<start_of_turn>{role}\n")
-            ids += tokenizer.content(before + message.text.strip()).ids
-            ids += tokenizer.template("<end_of_turn>\n")
+            prompt.template(f"<start_of_turn>{role}\n")
+            prompt.content(before)
+            prompt.parts(message)
+            prompt.template("<end_of_turn>\n")
             before = ""
-        return (*ids, *tokenizer.template("<start_of_turn>model\n"))
+        prompt.template("<start_of_turn>model\n")
 
 
 _NAMES = {"user": "User", "assistant": "Assistant"}
@@ -59,14 +109,13 @@ class PlainFormat:
 
     stops: tuple[str, ...] = ("\nUser:", "\n\nUser:", "\nAssistant:", "\n\nAssistant:")
 
-    def encode(self, chat: Chat, tokenizer: SafeTokenizer) -> tuple[int, ...]:
-        """See `ChatFormat.encode`."""
+    def write(self, chat: Chat, prompt: PromptWriter) -> None:
+        """See `ChatFormat.write`."""
         system = "\n\n".join(m.text for m in chat.messages if m.role == "system")
-        turns = "".join(
-            f"\n\n{_NAMES[message.role]}: {message.text.strip()}"
-            for message in chat.messages
-            if message.role != "system"
-        )
-        # nothing in this format is a control token, so all of it is tokenised as content
-        text = f"{system or self.PREAMBLE}{turns}\n\nAssistant:"
-        return (tokenizer.token_id("<bos>"), *tokenizer.content(text).ids)
+        # nothing in this format is a control token, so all of its words are content
+        prompt.content(system or self.PREAMBLE)
+        for message in chat.messages:
+            if message.role != "system":
+                prompt.content(f"\n\n{_NAMES[message.role]}: ")
+                prompt.parts(message)
+        prompt.content("\n\nAssistant:")

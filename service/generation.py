@@ -40,13 +40,16 @@ class Generator(Protocol):
     """The model behind the gate; blocking."""
 
     name: str
+    reads_images: bool
+    """Whether a chat may hold images."""
 
     def encode(self, chat: Chat) -> tuple[int, ...]:
-        """The prompt of a conversation; safe from any thread.
+        """The prompt of a conversation, with placeholders for its images; safe from any thread.
 
         Raises:
             ContentError: the text cannot be encoded, or the conversation with the response does
                 not fit the model's context.
+            BadRequest: an image cannot be read; names it.
         """
         ...
 
@@ -62,7 +65,7 @@ class Generator(Protocol):
 
         Args:
             prompt: from `encode`.
-            chat: sampling, stop strings and the most tokens.
+            chat: that it was made of; its images, sampling, stop strings and the most tokens.
             emit: told each piece of text; its pieces together are the whole response.
             has_left: asked before every token; True ends the generation early.
         """

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,23 @@ from torch import Tensor
 from transformers import DynamicCache, Gemma3ForCausalLM, Gemma3ForConditionalGeneration
 from transformers.utils.hub import cached_file
 
-from moderation.checkpoints import preferred_dtype
+from moderation.checkpoints import image_parts, preferred_dtype
 from moderation.embedded.base import EmbeddedBase
 from moderation.errors import ContentTooLong, ModelRefused
+from moderation.image_features import KEPT_BYTES
+from moderation.media.images import ImageLimits
 from moderation.tokenizer import SafeTokenizer
 from moderation.weights import read_config, read_tokenizer, read_weights
-from service.chat import Chat
-from service.chat_format import ChatFormat, GemmaFormat, PlainFormat
+from service.chat import Chat, Image
+from service.chat_format import ChatFormat, GemmaFormat, PlainFormat, PromptWriter
 from service.generation import End, FinishReason, Piece
 from service.sampling import Sampler
 from service.text_stream import TextStream
+from service.vision import Vision
 
 PREFILL_TOKENS = 512
-"""Tokens of one forward of a prompt: how long a caller who has left keeps the model."""
+"""Tokens of one forward of a prompt, or as many as it takes to the end of an image: how long a
+caller who has left keeps the model."""
 TEXT_VOCABULARY = 262_144
 """Rows of the head that are tokens; multimodal checkpoints have random ones above."""
 
@@ -34,7 +39,8 @@ _CLASSES: dict[str, type[Any]] = {
 
 
 class GemmaGenerator:
-    """See `service.generation.Generator`. Text in, text out."""
+    """See `service.generation.Generator`. Text, and images where there is a vision tower, in; text
+    out."""
 
     def __init__(
         self,
@@ -45,14 +51,17 @@ class GemmaGenerator:
         name: str,
         end_ids: frozenset[int],
         context_tokens: int,
+        vision: Vision | None = None,
     ) -> None:
         """`model` is a Gemma 3 with a head, in eval mode; `end_ids` are tokens that end a turn."""
         self.name = name
+        self.reads_images = vision is not None
         self._model = model
         self._tokenizer = tokenizer
         self._format = chat_format
         self._end_ids = end_ids
         self._context_tokens = context_tokens
+        self._vision = vision
         self._device = next(model.parameters()).device
 
     def encode(self, chat: Chat) -> tuple[int, ...]:
@@ -63,12 +72,18 @@ class GemmaGenerator:
                 f"the conversation has {num_chars} characters; the generator reads at most"
                 f" {self._context_tokens} tokens"
             )
-        prompt = self._format.encode(chat, self._tokenizer)
+        writer = PromptWriter(
+            self._tokenizer, self._vision.image_text if self._vision is not None else None
+        )
+        self._format.write(chat, writer)
+        prompt = writer.ids()
         if len(prompt) + chat.max_tokens > self._context_tokens:
             raise ContentTooLong(
                 f"the conversation has {len(prompt)} tokens and max_tokens is {chat.max_tokens};"
                 f" the generator's context holds {self._context_tokens} in all"
             )
+        if self._vision is not None:
+            self._vision.check(chat.images)
         return prompt
 
     @torch.inference_mode()
@@ -88,11 +103,14 @@ class GemmaGenerator:
             (*self._format.stops, *chat.stop),
             strip_start=bool(self._format.stops),
         )
-        ids = torch.tensor([prompt], device=self._device)  # (1, T)
-        for chunk in torch.split(ids, PREFILL_TOKENS, dim=1):
+        images = iter(chat.images)
+        start = 0
+        while start < len(prompt):
             if has_left():
                 return End("stop", 0)
-            logits = self._forward(chunk, cache)
+            end = self._end_of_chunk(prompt, start)
+            logits = self._prefill(prompt[:end], start, images, cache)
+            start = end
         count = 0
         finish_reason: FinishReason = "length"
         while count < chat.max_tokens and not has_left():
@@ -107,14 +125,49 @@ class GemmaGenerator:
                 finish_reason = "stop"
                 break
             if count < chat.max_tokens:
-                logits = self._forward(torch.tensor([[token]], device=self._device), cache)
+                logits = self._forward((token,), cache)
         if text := stream.finish():
             emit(Piece(text, count))
         return End(finish_reason, count)
 
-    def _forward(self, ids: Tensor, cache: DynamicCache) -> Tensor:
-        """Logits after the last of `ids` ``(1, T)``: ``(V,)``."""
-        out = self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    def _end_of_chunk(self, prompt: tuple[int, ...], start: int) -> int:
+        """Where the chunk of a prefill ends that begins at `start`: never inside an image."""
+        end = min(start + PREFILL_TOKENS, len(prompt))
+        if self._vision is not None:
+            soft = (self._vision.token_id,) * 2
+            while prompt[end - 1 : end + 1] == soft:
+                end += 1
+        return end
+
+    def _prefill(
+        self, prompt: tuple[int, ...], start: int, images: Iterator[Image], cache: DynamicCache
+    ) -> Tensor:
+        """Logits after the last token of a prompt of which the first `start` are in the cache.
+
+        Takes of `images` those of which soft tokens stand behind `start`.
+        """
+        vision = self._vision
+        if vision is None or vision.token_id not in prompt[start:]:
+            return self._forward(prompt[start:], cache)
+        num_images = prompt[start:].count(vision.token_id) // vision.num_tokens
+        is_image = [token == vision.token_id for token in prompt]
+        return self._forward(
+            prompt[start:],
+            cache,
+            mm_encoder_outputs={"image": vision.read(list(islice(images, num_images)))},
+            # of all tokens so far: the mask looks up by position which of them see each other
+            token_type_ids=torch.tensor([is_image], dtype=torch.long, device=self._device),
+        )
+
+    def _forward(self, ids: tuple[int, ...], cache: DynamicCache, **more: Any) -> Tensor:
+        """Logits after the last of `ids`: ``(V,)``."""
+        out = self._model(
+            input_ids=torch.tensor([ids], device=self._device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+            **more,
+        )
         logits: Tensor = out.logits[0, -1, :TEXT_VOCABULARY]
         return logits
 
@@ -125,20 +178,25 @@ def load_generator(
     base: EmbeddedBase,
     dtype: str | None = None,
     device: str = "cpu",
+    image_limits: ImageLimits | None = None,
+    kept_image_bytes: int = KEPT_BYTES,
     report: Callable[[str], None] = lambda _: None,
 ) -> GemmaGenerator:
-    """Loads the generator.
+    """Loads the generator; one with a vision tower reads images.
 
     Args:
         source: `embedded` for the Gemma 3 270M base, else a directory or a hub id of a Gemma 3.
         base: what `embedded` stands for.
         dtype: what to compute in; what the device does fastest by default.
         device: a torch device.
+        image_limits: of each image; the usual ones by default.
+        kept_image_bytes: of what the vision tower made of images, kept between chats.
         report: told in a few words what is being done.
 
     Raises:
         ModelUnavailable: the files cannot be found or read.
-        ModelRefused: another architecture, or weights that are missing.
+        ModelRefused: another architecture, weights that are missing, or files about images that
+            do not agree.
     """
     report(f"loading the generator {source}")
     where = os.path.expanduser(base.ensure(report) if source == "embedded" else source)
@@ -154,13 +212,25 @@ def load_generator(
     end_of_turn = tokenizer.token_id("<end_of_turn>")
     is_tuned = source != "embedded" and _is_instruction_tuned(where, config, end_of_turn)
     chat_format: ChatFormat = GemmaFormat() if is_tuned else PlainFormat()
+    model = model.to(device).eval().requires_grad_(False)
+    vision = None
+    if architecture == "Gemma3ForConditionalGeneration":
+        image_text, to_pixels = image_parts(where, config, tokenizer)
+        vision = Vision(
+            model,
+            to_pixels,
+            image_text=image_text,
+            limits=image_limits or ImageLimits(),
+            kept_bytes=kept_image_bytes,
+        )
     return GemmaGenerator(
-        model.to(device).eval().requires_grad_(False),
+        model,
         tokenizer,
         chat_format,
         name="gemma-3-270m" if source == "embedded" else source,
         end_ids=frozenset({tokenizer.token_id("<eos>"), end_of_turn}),
         context_tokens=int(config.get_text_config().max_position_embeddings),
+        vision=vision,
     )
 
 

@@ -13,6 +13,7 @@ from service.settings import Settings
 
 if TYPE_CHECKING:
     from moderation.checkpoints import Classifier
+    from moderation.media.images import ImageLimits
     from moderation.moderator import Moderator
 
 Report = Callable[[str], None]
@@ -27,7 +28,6 @@ def load_moderator(settings: Settings, library: PolicyLibrary, report: Report) -
     import torch
 
     from moderation.media.frames import FrameLimits
-    from moderation.media.images import ImageLimits
     from moderation.media.ocr import RapidOcrReader
     from moderation.media.recognisers import are_installed, load_recognisers
     from moderation.moderator import ContentLimits, Moderator
@@ -68,7 +68,7 @@ def load_moderator(settings: Settings, library: PolicyLibrary, report: Report) -
         reader=RapidOcrReader() if wants_ocr else None,
         recognisers=load_recognisers() if wants_evidence else None,
         limits=ContentLimits(
-            image=ImageLimits(max_bytes=settings.max_image_bytes),
+            image=_image_limits(settings),
             frames=FrameLimits(
                 per_second=settings.frames_per_second,
                 max_frames=settings.max_frames,
@@ -96,8 +96,17 @@ def load_generator(settings: Settings, report: Report) -> Generator:
         base=settings.base,
         dtype=settings.dtype,
         device=settings.device,
+        image_limits=_image_limits(settings),
+        kept_image_bytes=settings.image_cache_bytes,
         report=report,
     )
+
+
+def _image_limits(settings: Settings) -> "ImageLimits":
+    """Of what is judged and of what is read: the same."""
+    from moderation.media.images import ImageLimits
+
+    return ImageLimits(max_bytes=settings.max_image_bytes)
 
 
 def _default_threads(settings: Settings) -> int:

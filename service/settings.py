@@ -137,8 +137,8 @@ class Settings(BaseSettings):
     image_cache_bytes: int = Field(
         256 * 1024 * 1024,
         ge=0,
-        description="Memory for what the image model's vision tower made of images, so that the"
-        " same image goes through it once; 0 turns it off.",
+        description="Memory for what the vision tower of the image model, and that of the"
+        " generator, made of images, so that the same image goes through it once; 0 turns it off.",
     )
     score_cache_entries: int = Field(
         200_000,

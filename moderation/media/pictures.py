@@ -79,6 +79,20 @@ def read_pictures(
     return _moving("image", sample, frame_limits, ())
 
 
+def read_still(data: bytes, limits: ImageLimits) -> Image.Image:
+    """The first picture that `read_pictures` finds in a still image: RGB, upright, on white.
+
+    Raises:
+        UnreadableImage: a video, an animation, or not readable; see `read_pictures`.
+    """
+    if video_format(data) is not None:  # also of bytes that a decoder of images would take
+        raise UnreadableImage("the file is a video; expected an image")
+    with open_image(data, limits) as opened:
+        if is_animated(opened, data):
+            raise UnreadableImage("the image is animated; expected a still one: send a frame of it")
+        return looks(decode_still(opened, limits))[0]
+
+
 def _moving(
     modality: Literal["image", "video"],
     sample: Sample,

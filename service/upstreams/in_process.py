@@ -44,7 +44,12 @@ class InProcessUpstream:
                 f"this generator answers /v1/chat/completions, not /v1/{call.endpoint}"
             )
         request = checked(call.body, ChatRequest)
-        chat = chat_from_request(request, max_new_tokens=self._max_new_tokens)
+        chat = await asyncio.to_thread(
+            chat_from_request,
+            request,
+            max_new_tokens=self._max_new_tokens,
+            reads_images=self._generator.reads_images,
+        )
         prompt = await asyncio.to_thread(self._generator.encode, chat)
         options = request.stream_options
         with_usage = bool(request.stream and options is not None and options.include_usage)

@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from moderation.caller import PATIENT
 from moderation.errors import UnreadableImage
+from moderation.media.frames import FrameLimits
 from moderation.media.images import FORMATS, ImageLimits, decode_still, looks, open_image
+from moderation.media.pictures import read_pictures, read_still
 
 LIMITS = ImageLimits()
 
@@ -66,6 +69,22 @@ def test_transparency_is_laid_on_white() -> None:
     image = decode_image(encode(rgba, "PNG"), LIMITS)
     assert pixel(image, 4, 4) == (255, 255, 255)
     assert pixel(image, 20, 4) == (127, 127, 255)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L"])
+@pytest.mark.parametrize("size", [(40, 60), (1500, 2000)])
+def test_a_still_image_is_read_as_the_first_picture_that_is_judged(
+    mode: str, size: tuple[int, int]
+) -> None:
+    image = red_over_blue(size).convert(mode)
+    if mode == "RGBA":
+        image.putalpha(Image.linear_gradient("L").resize(size))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(image, "PNG", exif=exif)
+    judged = read_pictures(data, LIMITS, FrameLimits(), PATIENT).pictures[0].image
+    read = read_still(data, LIMITS)
+    assert (read.mode, read.size, read.tobytes()) == (judged.mode, judged.size, judged.tobytes())
 
 
 @pytest.mark.parametrize("transparency", [0, bytes([0, *[255] * 255])])

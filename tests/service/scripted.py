@@ -129,6 +129,7 @@ class RecitingGenerator:
     pieces: Sequence[str] = ("Hello", " there.")
     before_piece: Callable[[int], None] = lambda _: None
     name: str = "reciting"
+    reads_images: bool = False
     said: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 

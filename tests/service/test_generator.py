@@ -53,7 +53,7 @@ def chat(
     text: str = "Hi", *, max_tokens: int = 12, stop: tuple[str, ...] = (), **sampling: float
 ) -> Chat:
     return Chat(
-        messages=(Message("user", text),),
+        messages=(Message("user", (text,)),),
         sampling=Sampling(**sampling),  # type: ignore[arg-type]
         stop=stop,
         max_tokens=max_tokens,
