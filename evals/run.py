@@ -23,7 +23,8 @@ from moderation.verdict import Verdict
 from policies import PolicyLibrary, PolicyRule, PolicySet
 
 BATCH = 16
-"""Records: short ones are computed several times faster together."""
+"""Records. On 96 each, one thread in float32: 4 times as fast as one by one on HatemojiCheck, 1.6
+times on dev."""
 
 Progress = Callable[[int, int], None]
 """Told the number of records done and of all."""
