@@ -37,8 +37,8 @@ from service.settings import Settings
 
 SECONDS_PER_TOKEN = 0.002
 EVERY_20_TOKENS = 95
-"""Characters between two checks that leave at most 20 tokens of this text between them: sentence ends bring
-more checks, about 120 in 2,000 tokens."""
+"""Characters between two checks: at most 20 tokens of this text. Sentence ends bring more checks,
+about 120 in 2,000 tokens."""
 
 
 @dataclass
