@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 from typing import Any, Protocol
 
+from anyio import CancelScope
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -107,11 +108,14 @@ async def with_pauses(values: AsyncGenerator[Json], pause_s: float) -> AsyncGene
             coming = None
             yield value
     finally:
-        if coming is not None and not coming.done():
-            coming.cancel()
-            with suppress(asyncio.CancelledError):
-                await coming
-        await values.aclose()
+        # Starlette cancels this task until it has ended, not once: what is closing the connection
+        # to an upstream would be interrupted, and the connection stay open
+        with CancelScope(shield=True):
+            if coming is not None and not coming.done():
+                coming.cancel()
+                with suppress(asyncio.CancelledError):
+                    await coming
+            await values.aclose()
 
 
 async def preceded(

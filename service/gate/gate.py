@@ -6,7 +6,7 @@ happened.
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -117,8 +117,10 @@ class Gate:
                 yield chunk
             return
         try:
-            async for chunk in self._filtered(exchange, prompt, reply):
-                yield chunk
+            # closed in turn, the innermost first: a reply cannot be closed while it is read
+            async with aclosing(self._filtered(exchange, prompt, reply)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
         finally:
             await reply.close()
 
@@ -219,9 +221,8 @@ class Gate:
         )
         body = exchange.call.body
         so_far: Json = {}
-        chunks = reply.chunks()
-        try:
-            async for event in post_filter.run(chunks):
+        async with aclosing(reply.chunks()) as chunks, aclosing(post_filter.run(chunks)) as events:
+            async for event in events:
                 if isinstance(event, Passed):
                     so_far = dialect.noted(so_far, event.chunk)
                     if event.is_end:
@@ -240,8 +241,6 @@ class Gate:
                     for chunk in first:
                         yield chunk
                     yield dialect.with_report(last, report, moderation)
-        finally:
-            await chunks.aclose()
         self._count_answer(prompt, post_filter.check, post_filter.redacted)
         exchange.outcome.response = post_filter.checks
         usage = reply.usage if post_filter.was_cut_off else None

@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from tests.service.scripted import wait_until
 
@@ -113,22 +114,7 @@ def upstream_server(told: Told) -> Iterator[str]:
                 whole = whole(body)
             return whole if isinstance(whole, Response) else JSONResponse(whole)
         steps = told.steps(body) if callable(told.steps) else told.steps
-        return StreamingResponse(play(steps), media_type="text/event-stream")
-
-    async def play(steps: Sequence[Step]) -> AsyncIterator[bytes]:
-        try:
-            for step in steps:
-                if isinstance(step, Pause):
-                    await asyncio.sleep(step.seconds)
-                elif isinstance(step, Die):
-                    raise ConnectionAbortedError
-                else:
-                    data = step.data if isinstance(step, Raw) else _event(step)
-                    told.sent += 1
-                    yield data
-        except asyncio.CancelledError:
-            told.left.set()
-            raise
+        return _Stream(told, steps)
 
     endpoints = ("chat/completions", "completions", "responses", "images/generations")
     routes = [Route(f"/v1/{name}", answer, methods=["POST"]) for name in endpoints]
@@ -144,6 +130,32 @@ def upstream_server(told: Told) -> Iterator[str]:
     finally:
         server.should_exit = server.force_exit = True
         thread.join(15)
+
+
+class _Stream(StreamingResponse):
+    """Plays steps, and notes where the client leaves before the last."""
+
+    def __init__(self, told: Told, steps: Sequence[Step]) -> None:
+        super().__init__(self._play(steps), media_type="text/event-stream")
+        self._told = told
+        self._is_played = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+        if not self._is_played:
+            self._told.left.set()
+
+    async def _play(self, steps: Sequence[Step]) -> AsyncIterator[bytes]:
+        for step in steps:
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
+            elif isinstance(step, Die):
+                raise ConnectionAbortedError
+            else:
+                self._told.sent += 1
+                yield step.data if isinstance(step, Raw) else _event(step)
+                await asyncio.sleep(0)  # what is sent to a client that left would not wait
+        self._is_played = True
 
 
 def _event(data: Json) -> bytes:
