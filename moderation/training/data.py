@@ -57,6 +57,12 @@ SOURCE_WEIGHTS = {
     "chat_look_alikes": 2.0,
     "cold": 0.6,
     "custom": 2.0,
+    "document_clean": 1.5,
+    "document_injections": 1.2,
+    "everyday_benign": 2.5,
+    "everyday_dangerous": 1.2,
+    "everyday_incitement": 1.0,
+    "everyday_threats": 1.5,
     "gsm8k": 0.5,
     "hate_more_attacks": 1.0,
     "hate_more_fine": 1.0,
@@ -84,6 +90,8 @@ SOURCE_WEIGHTS = {
     "seen_ordinary": 0.12,
     "seen_risky": 0.12,
     "seen_text": 0.3,
+    "twins_fine": 1.5,
+    "twins_hateful": 1.5,
 }
 """How often a source is drawn beside the root of its size: less where it is long or all of one
 kind, more where nothing else teaches the same."""

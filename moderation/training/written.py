@@ -16,6 +16,7 @@ Slots = Mapping[str, list[str]]
 
 GROUPED = (
     "answers_more.yaml",
+    "documents.yaml",
     "everyday.yaml",
     "hate_more_a.yaml",
     "hate_more_b.yaml",
