@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from moderation.embedded.models import load_embedded
 from wardgate.environment import default_cache_dir
 
 # Tiny operations are most of what the tests compute, and with threads each of them waits for all
-# cores: on a busy machine that was ten times slower.
+# cores: on a busy machine that was ten times slower. Likewise in the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 

@@ -17,9 +17,10 @@ COMMAND = [sys.executable, "-c", "from wardgate.main import main; main()", "serv
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The environment of the tests with only these WARDGATE_* variables."""
+    """The environment of the tests with only these WARDGATE_* variables, and one thread: the tests
+    run on all cores already."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WARDGATE_")}
-    return {**kept, **variables}
+    return {**kept, "WARDGATE_THREADS": "1", **variables}
 
 
 def run_serve(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":

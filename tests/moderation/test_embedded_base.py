@@ -4,7 +4,6 @@ Most tests give `ensure_base` a quick writer; joining and checking the package's
 """
 
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from moderation.checkpoints import load_checkpoint
 from moderation.embedded.base import (
     Report,
     base_directory,
@@ -227,29 +225,25 @@ def test_the_converting_child_ends_with_its_parent(tmp_path: Path) -> None:
         assert child.wait(timeout=30) == 1
 
 
-@pytest.mark.model
 def test_two_processes_starting_at_once_convert_once(tmp_path: Path) -> None:
-    """The real conversion; the directory loads and scores."""
+    """The real conversion is what `cache_dir` holds: the first test of a new machine that needs it
+    converts it, and each load checks its golden vectors."""
     code = """
-        import sys
+        import sys, time
         from pathlib import Path
         from moderation.embedded.base import ensure_base
+        from tests.moderation.test_embedded_base import write_quickly
 
-        print(ensure_base(Path(sys.argv[1]), report=lambda what: print(what, flush=True)))
+        def write(gguf, out, report):
+            write_quickly(gguf, out, report)
+            time.sleep(2)
+
+        print(ensure_base(Path(sys.argv[1]), report=lambda what: print(what), write=write))
     """
     command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    children = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        for _ in range(2)
-    ]
-    outputs = [child.communicate(timeout=900)[0].splitlines() for child in children]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [child.communicate(timeout=300)[0].splitlines() for child in children]
     folder = base_directory(tmp_path)
     assert [output[-1] for output in outputs] == [str(folder)] * 2
-    assert sorted("waiting for another process" in " ".join(output) for output in outputs) == [
-        False,
-        True,
-    ]
-    assert sum("writing checksums" in output for output in outputs) == 1
+    assert sum("written" in output for output in outputs) == 1
     assert visible(tmp_path) == [folder.name]
-    assert load_checkpoint(folder, template="compact").info.template == "compact"

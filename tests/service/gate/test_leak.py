@@ -10,7 +10,7 @@ from benchmarks.gate.observer import Stream, Task, measure
 from benchmarks.gate.scripts import SPAN, Script, joined, make_script
 
 
-@pytest.mark.parametrize(("mode", "window", "streams"), [("hold", None, 90), ("window", 20, 60)])
+@pytest.mark.parametrize(("mode", "window", "streams"), [("hold", None, 50), ("window", 20, 40)])
 def test_random_streams_leak_nothing_and_arrive_whole(
     mode: str, window: int | None, streams: int
 ) -> None:
