@@ -114,13 +114,13 @@ def report(
             Report(
                 runs=tuple(parts),
                 min_records=min_records,
-                with_bars=held is not None,
                 with_texts=show_text,
                 published=numbers,
             ),
             kind,
         )
-        write_whole(out, text.encode())
+        # a lone surrogate in a field of a record becomes the escape that JSON has for it
+        write_whole(out, text.encode(errors="backslashreplace"))
     except (RunError, RecordError) as exc:
         print_eval_error(exc.code, str(exc), as_json=as_json)
         raise typer.Exit(FAILED) from exc

@@ -117,7 +117,6 @@ class Report:
     runs: tuple[RunPart, ...]
     min_records: int
     """Smaller slices are hidden."""
-    with_bars: bool
     with_texts: bool
     published: tuple[PublishedNumber, ...]
 

@@ -59,6 +59,9 @@ def _run(run: RunPart, report: Report) -> Iterator[str]:
     yield ""
     yield f"**{words.verdict(run)}**"
     yield ""
+    if run.bars:
+        yield words.rates(run)
+        yield ""
     for finding in words.findings(run):
         yield f"* {_literal(finding)}"
     yield ""
@@ -71,7 +74,7 @@ def _run(run: RunPart, report: Report) -> Iterator[str]:
                     *map(_literal, (held.policy, held.bar.metric, words.bar_where(held))),
                     *map(_literal, (held.bar.limit, words.bar_found(held))),
                 ]
-                for held in run.bars
+                for held in words.bars(run)
             ],
         )
     rows = [(part.id, part.numbers) for part in run.policies]
@@ -89,7 +92,8 @@ def _run(run: RunPart, report: Report) -> Iterator[str]:
         ],
     )
     yield from _missing(words.lines_missing(run, report), words.NAMES)
-    for name in words.HEAT if run.sliced else ():
+    sliced = words.told_apart(run)
+    for name in words.HEAT if sliced else ():
         yield f"### {words.NAMES[name]} by slice"
         yield ""
         yield from _table(
@@ -103,12 +107,13 @@ def _run(run: RunPart, report: Report) -> Iterator[str]:
                         for part in run.policies
                     ),
                 ]
-                for column, found in run.sliced.items()
+                for column, found in sliced.items()
                 for each in found.slices
             ],
         )
     if run.sliced:
-        yield f"“few” is fewer than {report.min_records} scored records; {words.hidden(run)}."
+        yield f"“few” is fewer than {report.min_records} scored records."
+        yield from map(_literal, words.not_shown(run))
         yield ""
         yield from _missing(words.slices_missing(run), words.HEAT)
     yield "### Worst mistakes"
@@ -166,7 +171,8 @@ def _literal(text: str) -> str:
     line = " ".join(words.visible(text).split())
     # as entities, which Markdown never takes for its own signs, unlike what a backslash leaves
     literal = "".join(f"&#{ord(each)};" if each in _SIGNS else each for each in line)
-    return re.sub(r"(?i)(www)\.", r"\1&#46;", literal)  # a link, to GitHub
+    # these begin a link, to GitHub
+    return re.sub(r"(?i)(www)\.", r"\1&#46;", literal.replace("://", "&#58;//"))
 
 
-_SIGNS = frozenset("\\`*_{}[]<>()#+!|~&$@:\"'=")
+_SIGNS = frozenset("\\`*_{}[]<>()#+!|~&$@\"'=")

@@ -24,5 +24,5 @@ def report_html(report: Report) -> str:
     # our own file, without a "<": it would end its element early if it had one
     css = Markup((files(_PACKAGE) / "report.css").read_text(encoding="utf-8"))
     return environment.get_template("report.html.j2").render(
-        report=report, css=css, charts=charts, words=words
+        report=report, css=css, charts=charts, words=words, wbr=Markup("_<wbr>")
     )

@@ -14,18 +14,21 @@ from pydantic import JsonValue
 from evals.bars import Held
 from evals.metrics import Counts
 from evals.report.content import Mistake, PolicyPart, Report, RunPart
-from evals.slices import Numbers
+from evals.slices import Numbers, Slices
 
 NAMES = {
-    "au_prc": "AU-PRC",
-    "auroc": "AUROC",
-    "f1_at_threshold": "F1",
-    "precision_at_threshold": "Precision",
     "recall_at_threshold": "Recall",
     "fpr_at_threshold": "False-positive rate",
+    "precision_at_threshold": "Precision",
+    "f1_at_threshold": "F1",
+    "auroc": "AUROC",
+    "au_prc": "AU-PRC",
 }
 """Numbers of a policy that a report shows, in this order."""
 _RATES = ("precision_at_threshold", "recall_at_threshold", "fpr_at_threshold")
+
+BAR_STATUS = {"failed": "missed", "error": "not checked", "passed": "held"}
+"""What became of a bar, the worst first."""
 
 HEAT = {
     "recall_at_threshold": (0.9, 0.8, 0.65, 0.5),
@@ -61,7 +64,7 @@ def cell(numbers: Numbers, name: str) -> Cell:
     interval = None
     if isinstance(pair, list):
         low, high = (float(str(bound)) for bound in pair)
-        interval = f"[{shown(name, low)}, {shown(name, high)}]"
+        interval = f"[{shown(name, low)}, {shown(name, high)}]".replace("%", "")
     why = None if interval else str(reasons.get(f"{name}_ci95", "not measured"))
     return Cell(shown(name, value), interval, why, _heat(name, value))
 
@@ -109,30 +112,32 @@ def what_was_evaluated(run: RunPart) -> str:
 
 
 def verdict(run: RunPart) -> str:
-    """In one sentence: what the bars say, or else what the thresholds did."""
-    if run.bars:
-        counts = [
-            (sum(held.status == status for held in run.bars), words)
-            for status, words in (
-                ("failed", "missed"),
-                ("error", "not to be checked"),
-                ("passed", "held"),
-            )
-        ]
-        if counts[-1][0] == len(run.bars):
-            return f"Every bar is held ({len(run.bars)})."
-        return f"Of {len(run.bars)} bars, {', '.join(f'{n} {words}' for n, words in counts if n)}."
+    """In one sentence: what the bars say, or else what the thresholds do."""
+    if not run.bars:
+        return rates(run)
+    numbers = dict.fromkeys(BAR_STATUS, 0)
+    for held in run.bars:
+        numbers[held.status] += 1
+    if numbers["passed"] == len(run.bars):
+        return f"Every bar is held: {numbers['passed']}."
+    said = [f"{number} {BAR_STATUS[status]}" for status, number in numbers.items() if number]
+    return f"Not every bar is held: {', '.join(said)}."
+
+
+def rates(run: RunPart) -> str:
+    """What the thresholds in use do, in one sentence."""
     parts = [
-        f"{words} {_with_interval(run.whole.micro, name)}"
-        for name, words in (
-            ("recall_at_threshold", "finds, of all violations,"),
-            ("fpr_at_threshold", "flags, of all harmless cases,"),
+        f"{verb} {_with_interval(run.whole.micro, name)} of {whom}"
+        for name, verb, whom in (
+            ("recall_at_threshold", "finds", "what violates a policy"),
+            ("fpr_at_threshold", "flags", "what does not"),
         )
         if run.whole.micro[name] is not None
     ]
     if not parts:
         return "No record could be scored, so nothing is known."
-    return f"At its thresholds it {' and '.join(parts)}."
+    together = ", all policies together" if len(run.policies) > 1 else ""
+    return f"At the thresholds in use it {' and '.join(parts)}{together}."
 
 
 def tone(run: RunPart) -> Literal["held", "missed", ""]:
@@ -162,8 +167,8 @@ def findings(run: RunPart) -> Iterator[str]:
     if run.num_unscored:
         codes = ", ".join(f"{code} {number:,}" for code, number in run.unscored.items())
         yield (
-            f"{plural(run.num_unscored, 'record')} could not be scored and"
-            f" {'counts' if run.num_unscored == 1 else 'count'} nowhere: {codes}."
+            f"{plural(run.num_unscored, 'record')} without a score"
+            f" {_is(run.num_unscored)} counted nowhere: {codes}."
         )
     if len(run.policies) > 1:
         yield from _extremes(run.policies)
@@ -176,7 +181,7 @@ def findings(run: RunPart) -> Iterator[str]:
     unsure = [part.id for part in run.policies if _is_unsure(part.numbers)]
     if unsure:
         yield (
-            f"Too little data to be sure (an interval wider than {percent(WIDE)}): "
+            f"Too little data to be sure (an interval wider than {100 * WIDE:g} points): "
             f"{', '.join(unsure)}."
         )
     raw = [part.id for part in run.policies if not part.is_calibrated and part.curves]
@@ -190,14 +195,14 @@ def findings(run: RunPart) -> Iterator[str]:
 
 def _extremes(policies: Sequence[PolicyPart]) -> Iterator[str]:
     for name, words, worst in (
-        ("recall_at_threshold", "Misses most", min),
-        ("fpr_at_threshold", "Most false alarms", max),
-        ("auroc", "Ranks worst", min),
+        ("recall_at_threshold", "Misses most: {}, recall {}.", min),
+        ("fpr_at_threshold", "Most false alarms: {}, false-positive rate {}.", max),
+        ("auroc", "Ranks worst: {}, AUROC {}.", min),
     ):
         having = [(value, part) for part in policies if (value := _number(part, name)) is not None]
         if len(having) > 1:
             _, part = worst(having, key=lambda each: each[0])
-            yield f"{words}: {part.id}, {NAMES[name]} {_with_interval(part.numbers, name)}."
+            yield words.format(part.id, _with_interval(part.numbers, name))
 
 
 def _number(part: PolicyPart, name: str) -> float | None:
@@ -239,17 +244,32 @@ def slices_missing(run: RunPart) -> list[tuple[str, Numbers]]:
     """Cells of the heat maps that lack a number, with their names."""
     return [
         (f"{column} {each.value or 'not said'}, {policy}", numbers)
-        for column, found in run.sliced.items()
+        for column, found in told_apart(run).items()
         for each in found.slices
         for policy, numbers in each.policies.items()
         if missing(numbers, HEAT)
     ]
 
 
-def hidden(run: RunPart) -> str:
-    """What the heat maps do not show."""
-    slices = sum(each.hidden_slices for each in run.sliced.values())
-    return f"{plural(slices, 'slice')} of fewer records {'is' if slices == 1 else 'are'} hidden"
+def told_apart(run: RunPart) -> dict[str, Slices]:
+    """The columns whose slices differ from all records; the others have nothing to show."""
+    return {
+        column: found
+        for column, found in run.sliced.items()
+        if len(found.slices) > 1 or (found.slices and found.hidden_slices)
+    }
+
+
+def not_shown(run: RunPart) -> Iterator[str]:
+    """What the heat maps leave out."""
+    for column, found in run.sliced.items():
+        if found.hidden_slices:
+            yield (
+                f"By {column} {plural(found.hidden_slices, 'slice')} of fewer records"
+                f" ({found.hidden_records:,} in all) {_is(found.hidden_slices)} hidden."
+            )
+        elif len(found.slices) == 1:
+            yield f"By {column} all records are alike: {found.slices[0].value or 'not said'}."
 
 
 def heat_key(name: str) -> list[str]:
@@ -264,7 +284,9 @@ def plain(value: JsonValue) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-BAR_STATUS = {"passed": "held", "failed": "missed", "error": "not checked"}
+def bars(run: RunPart) -> list[Held]:
+    """Those that are not held first."""
+    return sorted(run.bars, key=lambda held: list(BAR_STATUS).index(held.status))
 
 
 def bar_found(held: Held) -> str:
@@ -322,6 +344,10 @@ READING = {
 def plural(number: int, one: str, many: str | None = None) -> str:
     """`3 records`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def visible(text: str) -> str:
