@@ -78,7 +78,8 @@ def report(
     from evals.finished import read_run
     from evals.journal import RunError, write_whole
     from evals.records import RecordError
-    from evals.report.content import Report, Wanted, describe_run
+    from evals.report.content import Report, Wanted
+    from evals.report.describe import describe_run
     from evals.report.published import read_published
 
     kind = _format(out, format_)
@@ -160,7 +161,7 @@ def _records(runs: "Sequence[FinishedRun]", data: Sequence[Path]) -> "list[list[
 
 
 def _render(report: "Report", kind: Format) -> str:
-    from evals.report.content import report_json
+    from evals.report.machine import report_json
     from evals.report.markdown import report_markdown
     from evals.report.page import report_html
 

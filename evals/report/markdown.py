@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
-from evals.report import words
+from evals.report import findings, words
 from evals.report.content import Mistake, Report, RunPart
 from evals.slices import Numbers
 
@@ -18,10 +18,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"# {_literal(words.title(report))}"
     yield ""
     if report.with_texts:
-        yield (
-            "**This file holds texts of the data**, some of them harmful. Share it only as far as"
-            " the licence of the data, and the people who wrote them, allow."
-        )
+        yield f"**This file holds texts of the data**, {words.SHARING}"
         yield ""
     for number, run in enumerate(report.runs, start=1):
         if len(report.runs) > 1:
@@ -31,10 +28,7 @@ def _lines(report: Report) -> Iterator[str]:
     if report.published:
         yield "## Published numbers, not measured here"
         yield ""
-        yield (
-            "Others measured these, with their own prompts, thresholds, labels and often other"
-            " records: they say where the field is, not who is better."
-        )
+        yield words.ELSEWHERE
         yield ""
         yield from _table(
             ("System", "Data", "Number", "Published", "Source", "Note"),
@@ -55,14 +49,14 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _run(run: RunPart, report: Report) -> Iterator[str]:
-    yield _literal(words.what_was_evaluated(run))
+    yield _literal(findings.what_was_evaluated(run))
     yield ""
-    yield f"**{words.verdict(run)}**"
+    yield f"**{findings.verdict(run)}**"
     yield ""
     if run.bars:
-        yield words.rates(run)
+        yield findings.rates(run)
         yield ""
-    for finding in words.findings(run):
+    for finding in findings.noteworthy(run):
         yield f"* {_literal(finding)}"
     yield ""
     if run.bars:

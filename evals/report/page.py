@@ -5,7 +5,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from evals.report import charts, words
+from evals.report import charts, findings, words
 from evals.report.content import Report
 
 _PACKAGE = "evals.report"
@@ -24,5 +24,10 @@ def report_html(report: Report) -> str:
     # our own file, without a "<": it would end its element early if it had one
     css = Markup((files(_PACKAGE) / "report.css").read_text(encoding="utf-8"))
     return environment.get_template("report.html.j2").render(
-        report=report, css=css, charts=charts, words=words, wbr=Markup("_<wbr>")
+        report=report,
+        css=css,
+        charts=charts,
+        findings=findings,
+        words=words,
+        wbr=Markup("_<wbr>"),
     )

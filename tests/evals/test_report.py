@@ -16,8 +16,10 @@ from evals.finished import FinishedRun, read_run
 from evals.journal import MANIFEST, RunError
 from evals.metrics import Bools, Floats
 from evals.records import Record, file_sha256, read_records
-from evals.report import words
-from evals.report.content import Report, RunPart, Wanted, describe_run, report_json
+from evals.report import findings, words
+from evals.report.content import Report, RunPart, Wanted
+from evals.report.describe import describe_run
+from evals.report.machine import report_json
 from evals.report.markdown import report_markdown
 from evals.report.page import report_html
 from evals.report.published import PublishedNumber, read_published
@@ -329,9 +331,9 @@ def test_the_verdict_is_that_of_the_bars(tmp_path: Path) -> None:
         )  # fmt: skip
         part = describe_run(run, asked, [])
         html = report_html(of(part))
-        assert f'class="verdict {words.tone(part)}"' in html
-        assert words.verdict(part) in html
-        return words.verdict(part)
+        assert f'class="verdict {findings.tone(part)}"' in html
+        assert findings.verdict(part) in html
+        return findings.verdict(part)
 
     held, missed = "metric: auroc, min: 0.5", "metric: auroc, min: 0.999"
     assert verdict(held, held) == "Every bar is held: 2."
@@ -345,13 +347,13 @@ def test_findings_name_the_extremes(tmp_path: Path) -> None:
     good, bad = np.where(labels, 0.9, 0.1), np.where(np.arange(400) % 8 < 3, 0.9, 0.1)
     run = write_run(tmp_path / "run", labels, good, more=rows(labels, bad, policy=OTHER))
     part = describe_run(read_run(run), wanted(), [])
-    found = list(words.findings(part))
+    found = list(findings.noteworthy(part))
     assert found[0] == f"Misses most: {OTHER}, recall 50.0% [43.1, 56.9]."
     assert found[1] == f"Most false alarms: {OTHER}, false-positive rate 25.0% [19.5, 31.4]."
     assert found[2].startswith(f"Ranks worst: {OTHER}, AUROC 0.625 [")
     # 200 + 100 of 400 positives, 0 + 50 of 400 negatives, as records that are alike
-    assert words.verdict(part).startswith("At the thresholds in use it finds 75.0% [")
-    assert " of what violates a policy and flags 12.5% [" in words.verdict(part)
+    assert findings.verdict(part).startswith("At the thresholds in use it finds 75.0% [")
+    assert " of what violates a policy and flags 12.5% [" in findings.verdict(part)
 
 
 @pytest.mark.parametrize(
