@@ -1,5 +1,6 @@
 """A report as one page of HTML: no script, nothing from elsewhere, all texts escaped."""
 
+import re
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -29,5 +30,10 @@ def report_html(report: Report) -> str:
         charts=charts,
         findings=findings,
         words=words,
-        wbr=Markup("_<wbr>"),
+        breakable=_breakable,
     )
+
+
+def _breakable(name: str) -> Markup:
+    """A name that a narrow page may break behind its dots and underscores."""
+    return Markup("<wbr>").join(re.split(r"(?<=[._])", name))

@@ -56,12 +56,12 @@ def cell(numbers: Numbers, name: str) -> Cell:
     value, pair, reasons = numbers.get(name), numbers.get(f"{name}_ci95"), numbers["reasons"]
     assert isinstance(reasons, dict)
     if not isinstance(value, float):
-        return Cell("–", None, str(reasons.get(name, "not measured")), None)
+        return Cell("–", None, str(reasons[name]), None)
     interval = None
     if isinstance(pair, list):
         low, high = (float(str(bound)) for bound in pair)
         interval = f"[{shown(name, low)}, {shown(name, high)}]".replace("%", "")
-    why = None if interval else str(reasons.get(f"{name}_ci95", "not measured"))
+    why = None if interval else str(reasons[f"{name}_ci95"])
     return Cell(shown(name, value), interval, why, _heat(name, value))
 
 

@@ -365,7 +365,7 @@ def test_findings_name_the_extremes(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_worse_slices_are_warmer(name: str, value: float, step: int) -> None:
-    numbers: Numbers = {name: value, f"{name}_ci95": None, "reasons": {}}
+    numbers: Numbers = {name: value, f"{name}_ci95": [0.0, 1.0], "reasons": {}}
     assert words.cell(numbers, name).heat == step
     assert len(words.heat_key(name)) == 5
 
