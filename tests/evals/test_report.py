@@ -23,7 +23,7 @@ from evals.report.machine import report_json
 from evals.report.markdown import report_markdown
 from evals.report.page import report_html
 from evals.report.published import PublishedNumber, read_published
-from evals.results import SCORES, SUMMARY
+from evals.results import SCORES, SUMMARY, policy_summary
 from evals.slices import Numbers
 from policies import PolicyFileError
 from tests.evals.runs_on_disk import POLICY, overconfident, rows, write_run
@@ -254,9 +254,11 @@ def test_the_numbers_are_those_of_the_summary(tmp_path: Path) -> None:
     assert report_html(report_of(read_run(tmp_path / "run"))) == report_html(report)
 
 
-def test_curves_are_those_of_sklearn(tmp_path: Path) -> None:
+def test_intervals_and_curves_are_those_of_the_run(tmp_path: Path) -> None:
     labels, scores = overconfident(600, seed=3)
     part = describe(tmp_path, labels, scores).policies[0]
+    # with the seed of the run, so that they are those of its summary to the last digit
+    assert part.numbers == policy_summary(rows(labels, scores), 0)
     assert part.curves is not None
     assert 100 < len(part.curves.falling) <= 200, "however many records there are"
     thresholds = [point.threshold for point in part.curves.falling]
