@@ -64,6 +64,20 @@ class Counts:
         return self.fp / (self.fp + self.tn) if self.fp + self.tn else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bin:
+    """Records of about the same probability, in [low, high)."""
+
+    low: float
+    high: float
+    n: int
+    mean: float
+    """Of their probabilities."""
+    share: float
+    """Of positives among them."""
+    share_ci95: Interval
+
+
 def au_prc(labels: Bools, scores: Floats) -> float | None:
     """Area under the precision-recall curve as average precision; None without both classes."""
     if not _has_both(labels):
@@ -95,9 +109,31 @@ def ece(labels: Bools, probabilities: Floats, *, bins: int = 15) -> float:
 
     Source: Guo et al. 2017, "On calibration of modern neural networks", section 2.
     """
-    part = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    part = _equal_parts(probabilities, bins)
     gaps = np.bincount(part, weights=probabilities - labels, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def reliability(labels: Bools, probabilities: Floats, *, bins: int = 15) -> list[Bin]:
+    """What a reliability diagram shows: the parts of `ece` that have records, from low to high."""
+    part = _equal_parts(probabilities, bins)
+    found = []
+    for each in np.unique(part).tolist():
+        inside = part == each
+        n, positives = int(inside.sum()), int(labels[inside].sum())
+        share = wilson(positives, n)
+        assert share is not None, "a part that was found has records"
+        found.append(
+            Bin(
+                low=each / bins,
+                high=(each + 1) / bins,
+                n=n,
+                mean=float(probabilities[inside].mean()),
+                share=positives / n,
+                share_ci95=share,
+            )
+        )
+    return found
 
 
 def brier(labels: Bools, probabilities: Floats) -> float:
@@ -215,6 +251,11 @@ def _by_score(labels: Bools, scores: Floats) -> tuple[Floats, Floats, Floats]:
     positives = np.bincount(group, weights=labels, minlength=len(values))
     negatives = np.bincount(group, weights=~labels, minlength=len(values))
     return -values, positives.astype(np.float64), negatives.astype(np.float64)
+
+
+def _equal_parts(probabilities: Floats, bins: int) -> NDArray[np.int64]:
+    """Which of `bins` equal parts of [0, 1] each probability is in, ``(N,)``."""
+    return np.minimum((probabilities * bins).astype(np.int64), bins - 1)
 
 
 def _has_both(labels: Bools) -> bool:

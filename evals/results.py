@@ -195,9 +195,10 @@ def policy_summary(rows: pl.DataFrame, seed: int) -> dict[str, JsonValue]:
     }
     if min(num_pos, num_neg) >= MIN_FOR_BOOTSTRAP:
         intervals.update(bootstrap(labels, scores, flagged, seed=seed))
-    elif num_pos and num_neg:
+    else:
         too_few = few_for_bootstrap(num_pos, num_neg)
-        reasons.update({f"{name}_ci95": too_few for name in intervals})
+        there = [name for name in intervals if values[name] is not None]
+        reasons.update({f"{name}_ci95": too_few for name in there})
     intervals["fpr_at_threshold"] = wilson(counts.fp, num_neg)
     intervals["precision_at_threshold"] = wilson(counts.tp, counts.tp + counts.fp)
     intervals["recall_at_threshold"] = wilson(counts.tp, num_pos)

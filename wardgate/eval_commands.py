@@ -15,6 +15,7 @@ from wardgate.output import FAILED, print_json, stderr, stdout
 from wardgate.policies_commands import PolicyDirOption
 from wardgate.probe_command import probe
 from wardgate.progress import RecordProgress
+from wardgate.report_command import report
 from wardgate.slices_command import slices
 from wardgate.thresholds_command import thresholds
 
@@ -31,6 +32,7 @@ app.command(
 app.command(epilog="Example: wardgate eval slices runs/dev --by lang,length")(slices)
 app.command(epilog="Example: wardgate eval compare runs/before runs/after --by lang")(compare)
 app.command(epilog="Example: wardgate eval gate runs/dev --bars bars.yaml --junit bars.xml")(gate)
+app.command(epilog="Example: wardgate eval report runs/dev --out report.html")(report)
 
 
 @app.callback()

@@ -36,7 +36,7 @@ def fails_in_one_line(*, as_json: bool) -> Iterator[None]:
 
 def needs_eval_extra(*, as_json: bool) -> None:
     """Ends the command where the extra 'eval' is not installed."""
-    missing = [name for name in ("numpy", "polars", "sklearn") if find_spec(name) is None]
+    missing = [name for name in ("jinja2", "numpy", "polars", "sklearn") if find_spec(name) is None]
     if missing:
         print_eval_error(
             "extra_missing",

@@ -24,6 +24,7 @@ from evals.metrics import (
     count,
     ece,
     log_loss,
+    reliability,
     wilson,
 )
 
@@ -229,3 +230,23 @@ def test_calibration_error_is_that_of_a_loop_over_bins(found: list[tuple[bool, f
     assert log_loss(labels, probabilities) == pytest.approx(
         sklearn_log_loss(labels, clipped, labels=[False, True]), abs=1e-9
     )
+
+
+@given(rows=ROWS, bins=st.integers(1, 15))
+def test_a_reliability_diagram_shows_what_ece_sums_up(rows: Labelled, bins: int) -> None:
+    labels, probabilities = arrays(rows)
+    found = reliability(labels, probabilities, bins=bins)
+    assert [each.low for each in found] == sorted({each.low for each in found})
+    for each in found:
+        inside = [
+            (label, p) for label, p in rows if min(int(p * bins), bins - 1) / bins == each.low
+        ]
+        assert each.n == len(inside)
+        assert each.mean == pytest.approx(sum(p for _, p in inside) / each.n)
+        positives = sum(label for label, _ in inside)
+        assert each.share == pytest.approx(positives / each.n)
+        assert each.share_ci95 == wilson(positives, each.n)
+        assert each.high == pytest.approx(each.low + 1 / bins)
+    assert sum(each.n for each in found) == len(rows)
+    gap = sum(each.n * abs(each.mean - each.share) for each in found) / len(rows)
+    assert gap == pytest.approx(ece(labels, probabilities, bins=bins), abs=1e-12)

@@ -84,7 +84,7 @@ def test_without_negatives_curves_are_null_and_recall_is_not(policies: dict[str,
     numbers = policies["hate_speech"]
     gone = {"au_prc", "auroc", "f1_best", "threshold_best", "fpr_at_threshold"}
     assert {name for name in NEEDED if numbers[name] is None} == gone
-    assert set(numbers["reasons"]) == gone
+    assert set(numbers["reasons"]) == gone | {"f1_at_threshold_ci95"}
     assert numbers["reasons"]["auroc"] == (
         "needs positives and negatives; found 60 positives and 0 negatives"
     )
@@ -102,3 +102,12 @@ def test_without_positives_only_the_rate_of_false_alarms_is_left(
     assert numbers["reasons"]["f1_at_threshold"] == (
         "needs positives; found 0 positives and 60 negatives"
     )
+
+
+def test_whatever_is_null_has_its_reason(policies: dict[str, Any]) -> None:
+    for numbers in policies.values():
+        for name in NEEDED - {"n", "positives"}:
+            if numbers[name] is None:
+                assert name in numbers["reasons"]
+            elif name != "threshold_best" and numbers[f"{name}_ci95"] is None:
+                assert f"{name}_ci95" in numbers["reasons"]
