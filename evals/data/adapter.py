@@ -158,10 +158,12 @@ def read_adapter(path: Path) -> Adapter:
         document = read_document(path)
     except PolicyFileError as exc:
         raise AdapterError(str(exc)) from exc
-    # all scalars as they are written: `yes` is the word, and not the truth that YAML takes it for
-    written: Any = yaml.constructor.BaseConstructor().construct_document(document.node)
     try:
+        # scalars as they are written: `yes` is the word, and not the truth that YAML takes it for
+        written: Any = yaml.constructor.BaseConstructor().construct_document(document.node)
         return Adapter.model_validate(written)
+    except yaml.constructor.ConstructorError as exc:  # an alias within what it stands for
+        raise AdapterError(f"{path}: is not valid YAML: {exc.problem}") from exc
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))

@@ -28,6 +28,17 @@ class Tally:
     """Values of label columns that the adapter does not name, with their column."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What all rows of a file, or all images of a folder, have in common."""
+
+    path: Path
+    name: str
+    """From the folder of the data."""
+    lang: str | None
+    is_folder: bool
+
+
 def read_data(
     data: Path, adapter: Adapter | None, *, tally: Tally | None = None
 ) -> Iterator[Record]:
@@ -71,20 +82,21 @@ def _adapted(data: Path, adapter: Adapter, tally: Tally) -> Iterator[Record]:
     missing = {*adapter.used_columns}
     seen: dict[str, None] = {}  # in order
     numbers: dict[str, int] = {}
-    table: Path | None = None
+    table: _Table | None = None
     num_records = 0
     for row in read_rows(data, files=adapter.files, columns=adapter.used_columns):
-        if missing or row.path != table:
+        if is_new := table is None or row.path != table.path:
+            table = _table(row.path, adapter, data)
+        if missing or is_new:
             seen.update(dict.fromkeys(row.values))
             found = {column for column in adapter.used_columns if _has(row.values, column)}
             if row.has_all_columns and (absent := {*adapter.used_columns} - found):
                 raise _no_column(row.place, absent, row.values)
             missing -= found
-            table = row.path
         if any(as_text(_value(row.values, c)) in values for c, values in adapter.skip.items()):
             tally.skipped += 1
             continue
-        record = _record(row, adapter, data, tally)
+        record = _record(row, adapter, table, tally)
         if adapter.columns.id is not None:
             if (before := numbers.get(record.id)) is not None:
                 raise RecordError(
@@ -94,18 +106,21 @@ def _adapted(data: Path, adapter: Adapter, tally: Tally) -> Iterator[Record]:
             numbers[record.id] = row.number
         num_records += 1
         yield record
-    if missing:
+    if missing and table is not None:
         raise _no_column(str(data), missing, seen)
     if not num_records:
         raise RecordError(f"{data}: holds no record; {tally.skipped} rows are left out by 'skip'")
 
 
-def _record(row: Row, adapter: Adapter, data: Path, tally: Tally) -> Record:
+def _record(row: Row, adapter: Adapter, table: _Table, tally: Tally) -> Record:
     columns = adapter.columns
 
     def cell(column: str | None) -> str | None:
         return _text(row, column) if column is not None else None
 
+    for column in (columns.text, columns.image):
+        if column is not None and not _has(row.values, column):
+            raise _no_column(row.place, [column], row.values)
     image: StoredImage | None = None
     if columns.image is not None:
         image = image_in(row, columns.image, _value(row.values, columns.image))
@@ -118,13 +133,13 @@ def _record(row: Row, adapter: Adapter, data: Path, tally: Tally) -> Record:
     orig: JsonValue = {column: _kept(_value(row.values, column)) for column in adapter.slices}
     try:
         return Record(
-            id=cell(columns.id) or _made_id(row, data),
+            id=cell(columns.id) or _made_id(row, table),
             text=text or "",
             image=image,
             role="model" if adapter.surface == "response" else "user",
             prompt=cell(columns.prompt),
             labels=_labels(row, adapter, tally),
-            lang=cell(columns.lang) or _lang_by_file(row, adapter, data) or adapter.lang,
+            lang=cell(columns.lang) or table.lang,
             source=adapter.id,
             licence=adapter.licence,
             split=cell(columns.split),
@@ -194,17 +209,16 @@ def _value(values: Mapping[str, object], column: str) -> object:
     return _value(inner, rest) if dot and isinstance(inner, Mapping) else None
 
 
-def _lang_by_file(row: Row, adapter: Adapter, data: Path) -> str | None:
-    path = f"{data.resolve().name}/{row.path.relative_to(data).as_posix()}".casefold()
-    return next((lang for word, lang in adapter.lang_by_file.items() if word in path), None)
+def _table(path: Path, adapter: Adapter, data: Path) -> _Table:
+    name = path.name if path == data else path.relative_to(data).as_posix()
+    words = f"{data.resolve().name}/{name}".casefold()
+    lang = next((lang for word, lang in adapter.lang_by_file.items() if word in words), None)
+    return _Table(path, name, lang or adapter.lang, is_folder=path.is_dir())
 
 
-def _made_id(row: Row, data: Path) -> str:
+def _made_id(row: Row, table: _Table) -> str:
     """An image's path; else file and row, so that records sort as they stand in the data."""
-    if row.path.is_dir():
-        return str(row.values["image"])
-    name = row.path.name if row.path == data else row.path.relative_to(data).as_posix()
-    return f"{name}:{row.number:07}"
+    return str(row.values["image"]) if table.is_folder else f"{table.name}:{row.number:07}"
 
 
 def _no_column(place: str, absent: Iterable[str], there: Iterable[str]) -> AdapterError:

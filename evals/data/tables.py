@@ -215,10 +215,10 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 
 def _object_row(path: Path, number: int, value: object, unit: Literal["line", "row"]) -> Row:
-    row = Row(path, number, value if isinstance(value, dict) else {}, unit, has_all_columns=False)
     if not isinstance(value, dict):
-        raise RecordError(f"{row.place}: expected a JSON object, found {_named(value)}")
-    return row
+        place = Row(path, number, {}, unit, has_all_columns=False).place
+        raise RecordError(f"{place}: expected a JSON object, found {_named(value)}")
+    return Row(path, number, value, unit, has_all_columns=False)
 
 
 def _json(data: bytes, place: str, expected: str) -> object:
