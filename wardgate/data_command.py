@@ -83,7 +83,8 @@ def data(
     title = f"{data.name}: {found.records} records"
     if chosen is not None:
         title += f", read as {chosen.title} ({chosen.revision or 'revision not said'})"
-    console.print(_labels(found, title))
+    console.print(title, markup=False, soft_wrap=True)
+    console.print(_labels(found))
     for name, counts in _counts(found).items():
         console.print(f"{name}: {_shown(counts)}", markup=False, soft_wrap=True)
     console.print(
@@ -149,8 +150,8 @@ def _json(found: "Overview", tally: "Tally") -> dict[str, object]:
     }
 
 
-def _labels(found: "Overview", title: str) -> Table:
-    table = Table(title=title, title_justify="left")
+def _labels(found: "Overview") -> Table:
+    table = Table()
     table.add_column("policy", no_wrap=True)
     for head in ("yes", "no", "unknown"):
         table.add_column(head, justify="right")
