@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 from pydantic import JsonValue
 
+from evals.data.reading import data_sha256, read_data
 from evals.finished import FinishedRun
 from evals.journal import RunError
-from evals.records import Record, file_sha256, read_records
+from evals.records import Record
 
 LENGTH = "length"
 _LENGTH_UPTO = (16, 64, 256, 1024)
@@ -71,20 +72,21 @@ def add_columns(
 
 
 def records_of(data: Path, runs: Sequence[FinishedRun]) -> list[Record]:
-    """The records of a data file that one of the runs scored.
+    """The records of a file or folder that one of the runs scored, read by its adapter.
 
     Raises:
         RunError: none of them did.
         RecordError: the file cannot be read.
     """
-    found = file_sha256(data)
-    if all(run.manifest.data.sha256 != found for run in runs):
-        wanted = ", ".join(
-            f"{run.folder} scored {run.manifest.data.name} (sha256 {run.manifest.data.sha256[:12]})"
-            for run in runs
-        )
-        raise RunError(f"{data} has sha256 {found[:12]}, but {wanted}; give the file of a run")
-    return read_records(data)
+    found = data_sha256(data)
+    for run in runs:
+        if run.manifest.data.sha256 == found:
+            return list(read_data(data, run.manifest.data.adapter))
+    wanted = ", ".join(
+        f"{run.folder} scored {run.manifest.data.name} (sha256 {run.manifest.data.sha256[:12]})"
+        for run in runs
+    )
+    raise RunError(f"{data} has sha256 {found[:12]}, but {wanted}; give the data of a run")
 
 
 def _value(record: Record, name: str) -> str | None:

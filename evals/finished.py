@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from evals.data.adapter import Adapter
 from evals.journal import MANIFEST, RunError
 from evals.results import SCORES, SUMMARY
 from moderation.calibration import Calibration, FittedModel
@@ -25,6 +26,8 @@ class RunData(_Lenient):
 
     name: str
     sha256: str
+    adapter: Adapter | None = None
+    """By which it was read."""
 
 
 class RunPolicies(_Lenient):

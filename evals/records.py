@@ -4,17 +4,19 @@ A policy that is not in `labels` is unknown: it is never read as false. Every pr
 and line, and never the text of a record.
 """
 
-import gzip
 import hashlib
+import heapq
 import json
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from moderation.content import Content
+from evals.data.errors import RecordError as RecordError
+from evals.data.images import StoredImage, image_file
+from evals.data.tables import json_lines
+from moderation.content import Content, ImagePart, TextPart
 from policies import Surface
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -22,22 +24,17 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 a text may have one, and is then a record that cannot be scored."""
 
 
-class RecordError(Exception):
-    """A data file that breaks the record format."""
-
-    code = "invalid_records"
-    """Stable name for machines."""
-
-
 class Record(BaseModel):
-    """One labelled text."""
+    """One labelled text, image, or both."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     id: Name
     """Unique in its file."""
     text: str
-    """What is judged."""
+    """What is judged; empty where that is an image."""
+    image: StoredImage | None = None
+    """What is judged, beside the text where there is one. In a file: a path from its folder."""
     role: Literal["user", "model"]
     """Who wrote it: a user's text is judged as a prompt, a model's as a response."""
     prompt: str | None = None
@@ -62,59 +59,73 @@ class Record(BaseModel):
 
     @property
     def surface(self) -> Surface:
-        """The words that the text is judged by."""
+        """The words that the content is judged by; the image of a text has its own besides."""
+        if self.image is not None and not self.text:
+            return Surface.IMAGE
         return Surface.RESPONSE if self.role == "model" else Surface.PROMPT
 
     @property
     def content_hash(self) -> str:
         """Of what is judged and what it answers: the first 16 hex digits of a sha256."""
-        judged = json.dumps([self.role, self.prompt, self.text])
-        return hashlib.sha256(judged.encode()).hexdigest()[:16]
+        judged = [self.role, self.prompt, self.text]
+        if self.image is not None:
+            judged.append(self.image.sha256)
+        return hashlib.sha256(json.dumps(judged).encode()).hexdigest()[:16]
 
     @property
     def content(self) -> Content:
-        """What the classifier gets."""
+        """What the classifier gets; reads the image. Raises `RecordError` when that has changed."""
+        if self.image is not None:
+            parts = (TextPart(self.text),) if self.text else ()
+            return Content(
+                surface=Surface.RESPONSE if self.role == "model" else Surface.PROMPT,
+                parts=(*parts, ImagePart(self.image.read())),
+                context=self.prompt,
+            )
         if self.role == "model":
             return Content.response(self.text, context=self.prompt)
         return Content.prompt(self.text)
 
 
 def read_records(path: Path) -> list[Record]:
-    """All records of a JSONL file, plain or gzip (by the name ending in `.gz`).
+    """All records of a JSONL file; see `iter_records`."""
+    return list(iter_records(path))
+
+
+def iter_records(path: Path) -> Iterator[Record]:
+    """The records of a JSONL file, plain or gzip (by the name ending in `.gz`), one at a time.
 
     Blank lines are skipped.
 
     Raises:
         RecordError: unreadable, not JSON, not of the format, an id twice, or no record at all.
     """
-    records: list[Record] = []
     line_of: dict[str, int] = {}
-    for number, line in _lines(path):
-        record = _parse(path, number, line)
+    for number, data in json_lines(path):
+        record = _parse(path, number, data)
         if record.id in line_of:
             raise RecordError(
                 f"{path}:{number}: the id {record.id!r} already stands in line"
                 f" {line_of[record.id]}; ids must be unique"
             )
         line_of[record.id] = number
-        records.append(record)
-    if not records:
+        yield record
+    if not line_of:
         raise RecordError(f"{path}: holds no record; expected one JSON object a line")
-    return records
 
 
-def sample_records(records: Sequence[Record], size: int, *, seed: int) -> list[Record]:
+def sample_records(records: Iterable[Record], size: int, *, seed: int) -> list[Record]:
     """`size` records chosen by a hash of seed and id, in the order of `records`.
 
     Which ones depends on nothing else: not on the order of the file, and records that are added
     or removed change the choice only by themselves. All of them when there are no more.
     """
 
-    def rank(record: Record) -> bytes:
-        return hashlib.sha256(f"{seed}:{record.id}".encode()).digest()
+    def rank(numbered: tuple[int, Record]) -> bytes:
+        return hashlib.sha256(f"{seed}:{numbered[1].id}".encode()).digest()
 
-    chosen = {record.id for record in sorted(records, key=rank)[:size]}
-    return [record for record in records if record.id in chosen]
+    chosen = heapq.nsmallest(size, enumerate(records), key=rank)
+    return [record for _, record in sorted(chosen, key=lambda numbered: numbered[0])]
 
 
 def file_sha256(path: Path) -> str:
@@ -126,46 +137,26 @@ def file_sha256(path: Path) -> str:
         raise RecordError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines that are not blank."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as handle:
-            for number, line in enumerate(handle, start=1):
-                if line.strip():
-                    yield number, line
-    except (OSError, EOFError, zlib.error) as exc:
-        raise RecordError(f"{path}: cannot be read: {exc}") from exc
+def problem_in(exc: ValidationError) -> str:
+    """The first problem of a record, without what stands in it."""
+    first = exc.errors(include_input=False, include_url=False)[0]
+    where = ".".join(str(step) for step in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = f"unknown field; known: {', '.join(Record.model_fields)}"
+    more = f" (and {exc.error_count() - 1} more)" if exc.error_count() > 1 else ""
+    return f"{where + ': ' if where else ''}{message}{more}"
 
 
-def _parse(path: Path, number: int, line: bytes) -> Record:
-    try:
-        data = json.loads(line.decode("utf-8"), object_pairs_hook=_unique_keys)
-    except ValueError as exc:  # a bad encoding, bad JSON or a repeated key
-        problem = exc.msg if isinstance(exc, json.JSONDecodeError) else str(exc)
-        if isinstance(exc, UnicodeDecodeError):
-            problem = f"not UTF-8 at byte {exc.start}"
-        raise RecordError(f"{path}:{number}: is not a JSON object: {problem}") from exc
-    except RecursionError as exc:
-        raise RecordError(f"{path}:{number}: is nested too deeply") from exc
+def _parse(path: Path, number: int, data: object) -> Record:
+    if isinstance(data, dict) and isinstance(data.get("image"), str):
+        try:
+            image = image_file(path.parent / data["image"])
+        except RecordError as exc:
+            raise RecordError(f"{path}:{number}: image: {exc}") from exc
+        data = {"text": "", **data, "image": image}
     try:
         return Record.model_validate(data)
     except ValidationError as exc:
-        first = exc.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(step) for step in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            message = f"unknown field; known: {', '.join(Record.model_fields)}"
-        more = f" (and {exc.error_count() - 1} more)" if exc.error_count() > 1 else ""
-        raise RecordError(f"{path}:{number}: {where + ': ' if where else ''}{message}{more}") from (
-            None  # pydantic's own message repeats the text
-        )
-
-
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """JSON lets the last of two equal keys win in silence; a label must not."""
-    found: dict[str, object] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {key!r} stands twice")
-        found[key] = value
-    return found
+        # pydantic's own message repeats the text
+        raise RecordError(f"{path}:{number}: {problem_in(exc)}") from None

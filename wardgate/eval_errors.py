@@ -22,6 +22,7 @@ def print_eval_error(code: str, message: str, *, as_json: bool) -> None:
 @contextmanager
 def fails_in_one_line(*, as_json: bool) -> Iterator[None]:
     """Ends the command with the error of a run that is made inside, and its exit code."""
+    from evals.data.errors import UnknownAdapter
     from evals.journal import RunError, RunRefused
     from evals.records import RecordError
 
@@ -31,7 +32,8 @@ def fails_in_one_line(*, as_json: bool) -> Iterator[None]:
         raise typer.Exit(print_error(exc, as_json=as_json)) from exc
     except (RecordError, RunError) as exc:
         print_eval_error(exc.code, str(exc), as_json=as_json)
-        raise typer.Exit(WRONG_USE if isinstance(exc, RunRefused) else FAILED) from exc
+        wrong_use = isinstance(exc, RunRefused | UnknownAdapter)
+        raise typer.Exit(WRONG_USE if wrong_use else FAILED) from exc
 
 
 def needs_eval_extra(*, as_json: bool) -> None:

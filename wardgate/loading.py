@@ -2,12 +2,14 @@
 
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moderation.embedded.base import EmbeddedBase
+from moderation.errors import ModelRefused, ModelUnavailable
 from moderation.registry import describe, load_classifier
-from policies import Policy, PolicyLibrary, PolicySet
+from policies import Policy, PolicyLibrary, PolicySet, Surface
 from wardgate.environment import default_base, remote_api_key
 from wardgate.output import stderr
 
@@ -60,24 +62,95 @@ def open_measured(
     calibration: Path | None,
     normalise: bool,
     report: Callable[[str], None],
+    image_model: str | None = None,
+    has_images: bool = False,
 ) -> "Moderator":
     """The moderator that an evaluation measures; says on stderr what it leaves raw.
 
-    Raises:
-        ModelError: see `load_classifier`.
-    """
-    from moderation.moderator import Moderator
+    Args:
+        library: the policies.
+        policy_set: those that are measured.
+        model: of texts.
+        dtype, device, calibration: see `load_classifier`.
+        normalise: see `Moderator`.
+        report: told what is being loaded.
+        image_model: judges what images show; see `open_moderator`.
+        has_images: whether there are any; without, nothing that looks at them is loaded.
 
-    classifier = open_classifier(
+    Raises:
+        ModelError: see `open_moderator`.
+    """
+    moderator = open_moderator(
+        library,
         model,
-        base=default_base(),
+        image_model if has_images else None,
         dtype=dtype,
         device=device,
-        report=report,
         calibration=calibration,
+        reads_images=has_images,
+        normalise=normalise,
+        report=report,
     )
-    warn_of_raw_scores(classifier, [library.policy(rule.id) for rule in policy_set.policies])
-    return Moderator(library, classifier, normalise=normalise)
+    policies = [library.policy(rule.id) for rule in policy_set.policies]
+    warn_of_raw_scores(moderator.text, policies)
+    return moderator
+
+
+def open_moderator(
+    library: PolicyLibrary,
+    model: str,
+    image_model: str | None,
+    *,
+    dtype: str | None,
+    calibration: Path | None,
+    reads_images: bool,
+    report: Callable[[str], None],
+    device: str = "cpu",
+    normalise: bool = True,
+) -> "Moderator":
+    """A moderator with whatever looks at images, where there are any.
+
+    Args:
+        library: the policies.
+        model: of texts; of images too, where it sees.
+        image_model: judges what images show; None leaves that to the recognisers.
+        dtype, device, calibration: see `load_classifier`.
+        reads_images: loads the reader of texts in images, and the recognisers; where their extra
+            is not installed, coverage says what nobody looked at.
+        report: told what is being loaded.
+        normalise: see `Moderator`.
+
+    Raises:
+        ModelError: see `load_classifier`; or the image model judges no images.
+    """
+    base = default_base()
+    text = open_classifier(
+        model, base=base, dtype=dtype, device=device, report=report, calibration=calibration
+    )
+    # torch takes seconds to import; --help and wrong use must not wait for it
+    from moderation.media.ocr import RapidOcrReader, TextReader
+    from moderation.media.recognisers import Recognisers, load_recognisers
+    from moderation.moderator import Moderator
+
+    image = text if text.to_pixels is not None else None
+    if image_model is not None and image_model != model:
+        image = open_classifier(image_model, base=base, dtype=dtype, device=device, report=report)
+        if image.to_pixels is None:
+            raise ModelRefused(f"{image_model!r} judges no images; see wardgate models list")
+    reader: TextReader | None = None
+    if reads_images and text.builder.judges(Surface.PROMPT):
+        report("starting the text reader")
+        # without the extra the verdict's coverage says that text was not read
+        with suppress(ModelUnavailable):
+            reader = RapidOcrReader()
+    recognisers: Recognisers | None = None
+    if reads_images and image is None and text.builder.judges_findings:
+        report("starting the recognisers")
+        with suppress(ModelUnavailable):  # likewise
+            recognisers = load_recognisers()
+    return Moderator(
+        library, text, image=image, reader=reader, recognisers=recognisers, normalise=normalise
+    )
 
 
 def warn_of_raw_scores(classifier: "Classifier", policies: Iterable[Policy]) -> None:

@@ -50,6 +50,14 @@ CalibrationOption = Annotated[
         " default.",
     ),
 ]
+ImageModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--image-model",
+        help="Judges what images show. By default nobody sees them: the text in them and what"
+        " recognisers find is judged.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 

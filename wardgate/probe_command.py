@@ -6,9 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wardgate.data_command import DATA_HELP, AdapterOption, chosen_adapter
 from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
 from wardgate.loading import open_measured
-from wardgate.models_commands import MODEL_HELP, CalibrationOption, DtypeOption, JsonOption
+from wardgate.models_commands import (
+    MODEL_HELP,
+    CalibrationOption,
+    DtypeOption,
+    ImageModelOption,
+    JsonOption,
+)
 from wardgate.output import FAILED, print_json, stderr, stdout
 from wardgate.policies_commands import PolicyDirOption
 from wardgate.progress import RecordProgress
@@ -22,13 +29,11 @@ MARKDOWN_REPORT = "probe.md"
 
 
 def probe(
-    data: Annotated[
-        Path,
-        typer.Argument(exists=True, dir_okay=False, readable=True, help="Records: JSONL, or .gz."),
-    ],
+    data: Annotated[Path, typer.Argument(exists=True, readable=True, help=DATA_HELP)],
     out: Annotated[
         Path, typer.Option(file_okay=False, help="Folder of the runs; made if missing.")
     ],
+    adapter: AdapterOption = None,
     probes: Annotated[
         str | None, typer.Option(help="Names, separated by commas; all of them by default.")
     ] = None,
@@ -37,6 +42,7 @@ def probe(
     ] = "all",
     policy_dir: PolicyDirOption = None,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
+    image_model: ImageModelOption = None,
     calibration: CalibrationOption = None,
     sample: Annotated[
         int | None,
@@ -82,6 +88,7 @@ def probe(
         library = load_library(policy_dir or [])
         plan = RunPlan(
             data=data,
+            adapter=chosen_adapter(adapter),
             policy_set=library.policy_set(policies),
             out=out,
             sample=sample,
@@ -100,6 +107,8 @@ def probe(
                 calibration=calibration,
                 normalise=not raw_text,
                 report=progress.report,
+                image_model=image_model,
+                has_images=workload.images_sha256 is not None,
             )
             report, results = run_probes(moderator, workload, chosen, progress=progress.update)
         _save(report, out)

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
@@ -12,19 +12,18 @@ import typer
 from rich.table import Table
 
 from moderation.content import Content, ImagePart, TextPart
-from moderation.errors import (
-    ContentError,
-    InvalidText,
-    ModelRefused,
-    ModelUnavailable,
-    ModerationError,
-)
+from moderation.errors import ContentError, InvalidText, ModerationError
 from moderation.media.frames import FrameLimits
 from moderation.verdict import Score, Verdict, verdict_to_dict
-from policies import PolicyError, PolicyLibrary, PolicySet, Surface, load_library
-from wardgate.environment import default_base
-from wardgate.loading import open_classifier, warn_of_raw_scores
-from wardgate.models_commands import MODEL_HELP, CalibrationOption, DtypeOption, JsonOption
+from policies import PolicyError, PolicySet, Surface, load_library
+from wardgate.loading import open_moderator, warn_of_raw_scores
+from wardgate.models_commands import (
+    MODEL_HELP,
+    CalibrationOption,
+    DtypeOption,
+    ImageModelOption,
+    JsonOption,
+)
 from wardgate.output import (
     FAILED,
     error_object,
@@ -96,13 +95,7 @@ def score(
     ] = "default",
     policy_dir: PolicyDirOption = None,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
-    image_model: Annotated[
-        str | None,
-        typer.Option(
-            help="Judges what images show. By default nobody sees them: the text in them and what"
-            " recognisers find is judged."
-        ),
-    ] = None,
+    image_model: ImageModelOption = None,
     surface: Annotated[
         Spoken, typer.Option(help="Whether a user's prompt or a generator's response.")
     ] = Spoken.PROMPT,
@@ -132,14 +125,14 @@ def score(
         if jsonl is None:
             one = _content(text, file, image, Surface(surface.value), context)
         with RecordProgress(stderr()) as progress:
-            moderator = _moderator(
+            moderator = open_moderator(
                 library,
                 model,
                 image_model,
-                dtype,
-                calibration,
-                progress,
+                dtype=dtype,
+                calibration=calibration,
                 reads_images=image is not None,
+                report=progress.report,
             )
             asked = [library.policy(rule.id) for rule in policy_set.policies]
             warn_of_raw_scores(moderator.text, asked)
@@ -194,44 +187,6 @@ def _read(path: Path, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise UnreadableFile(f"{path} has more than {max_bytes} bytes, the most that is judged")
     return data
-
-
-def _moderator(
-    library: PolicyLibrary,
-    model: str,
-    image_model: str | None,
-    dtype: str | None,
-    calibration: Path | None,
-    progress: RecordProgress,
-    *,
-    reads_images: bool,
-) -> "Moderator":
-    base = default_base()
-    text = open_classifier(
-        model, base=base, dtype=dtype, report=progress.report, calibration=calibration
-    )
-    # torch takes seconds to import; --help and wrong use must not wait for it
-    from moderation.media.ocr import RapidOcrReader, TextReader
-    from moderation.media.recognisers import Recognisers, load_recognisers
-    from moderation.moderator import Moderator
-
-    image = text if text.to_pixels is not None else None
-    if image_model is not None and image_model != model:
-        image = open_classifier(image_model, base=base, dtype=dtype, report=progress.report)
-        if image.to_pixels is None:
-            raise ModelRefused(f"{image_model!r} judges no images; see wardgate models list")
-    reader: TextReader | None = None
-    if reads_images and text.builder.judges(Surface.PROMPT):
-        progress.report("starting the text reader")
-        # without the extra the verdict's coverage says that text was not read
-        with suppress(ModelUnavailable):
-            reader = RapidOcrReader()
-    recognisers: Recognisers | None = None
-    if reads_images and image is None and text.builder.judges_findings:
-        progress.report("starting the recognisers")
-        with suppress(ModelUnavailable):  # likewise
-            recognisers = load_recognisers()
-    return Moderator(library, text, image=image, reader=reader, recognisers=recognisers)
 
 
 def _score_file(

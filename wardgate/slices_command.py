@@ -24,7 +24,6 @@ DataOption = Annotated[
     Path | None,
     typer.Option(
         exists=True,
-        dir_okay=False,
         help="The records that were scored: for columns that a run does not keep, and for texts.",
     ),
 ]

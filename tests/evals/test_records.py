@@ -38,7 +38,7 @@ def test_all_fields_of_the_format_are_read(tmp_path: Path) -> None:
         orig={"anything": [1, None]},
     )
     (record,) = read_records(write(tmp_path / "a.jsonl", full))
-    assert record.model_dump() == full
+    assert record.model_dump() == full | {"image": None}
     assert record.content == Content.response(SECRET, context="What?")
     assert record.surface is Surface.RESPONSE
 

@@ -1,0 +1,1 @@
+"""Labelled data of other people's formats, read as records."""
