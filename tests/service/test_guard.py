@@ -38,6 +38,8 @@ class Application:
     """Somebody's application: it answers what it was told to, and notes what it was asked."""
 
     asked: list[Any] = field(default_factory=list)
+    lengths: list[str] = field(default_factory=list)
+    """What the headers said of them."""
     answer: Response = field(default_factory=lambda: JSONResponse({"answer": "Fine."}))
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -49,6 +51,7 @@ class Application:
         async def chat(request: Request) -> Response:
             body = await request.body()
             self.asked.append(body)
+            self.lengths.append(request.headers["content-length"])
             return self.answer
 
         return app
@@ -229,6 +232,7 @@ def test_the_application_sees_what_is_left_of_a_request(
     body = {"q": ["Hi", "This is BAD."], "list": [{"index": 1, "t": "é"}, {"index": 1, "t": "BAD"}]}
     assert ask(url, body).json() == {"answer": "Fine."}
     left = {"q": ["Hi", MARK], "list": [{"index": 1, "t": "é"}, {"index": 1, "t": MARK}]}
+    assert application.lengths.pop() == str(len(application.asked[-1]))
     assert json.loads(application.asked.pop()) == left
     headers = {"content-type": "text/plain"}
     assert httpx.post(f"{url}/chat", content="BAD", headers=headers).status_code == 200
@@ -326,6 +330,12 @@ def test_in_a_stream_a_mark_stands_for_what_is_held(redacting: tuple[str, Applic
     marked = f"event: piece\nid: 7\ndata: {json.dumps({'answer': MARK})}\n\n".encode()
     emptied = event("", n=1)
     assert text.encode() == b"".join([good, marked, emptied, *rest[1:]])
+
+
+def test_what_says_nothing_is_kept_where_all_is_held(redacting: tuple[str, Application]) -> None:
+    rest = [b'data: {"n": 1}\n\n', b"data: [DONE]\n\n"]
+    text = streamed(redacting, b"".join([event("BAD"), *rest]))
+    assert text.encode() == b"".join([event(MARK), *rest])
 
 
 def test_streams_of_text_and_of_texts_in_json_get_marks(
