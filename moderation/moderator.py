@@ -278,6 +278,20 @@ class Moderator:
         return self._eyes or self.text if surface is Surface.IMAGE else self.text
 
     @property
+    def judges_images(self) -> bool:
+        """Whether what an image shows is judged: by a model that sees it, or as what is found."""
+        finds = self.recognisers is not None and self.text.builder.judges_findings
+        return self._eyes is not None or finds
+
+    def calibration_gaps(self, policy_set: PolicySet) -> list[str]:
+        """In words, every policy and surface of text whose scores stay raw, and why; none where
+        nothing is calibrated."""
+        calibration = self.text.calibration
+        if calibration is None:
+            return []
+        return calibration.gaps(self.library.policy(rule.id) for rule in policy_set.policies)
+
+    @property
     def _eyes(self) -> Classifier | None:
         """The model that sees images."""
         sees = self.image is not None and self.image.to_pixels is not None

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from moderation.calibration import read_calibration
 from moderation.embedded.base import PACKAGE, PACKAGE_VERSION, EmbeddedBase
 from moderation.errors import ModelRefused, ModelUnavailable
+from moderation.media.recognisers import are_installed
 
 if TYPE_CHECKING:
     from moderation.checkpoints import Classifier
@@ -32,6 +33,8 @@ class ModelEntry:
     name: str
     what: str
     modalities: tuple[Literal["text", "image"], ...]
+    by_evidence: bool = False
+    """Whether it judges images by what recognisers find in them, without seeing them."""
     source: str
     """The hub id, or the package that holds the weights."""
     on_disk: bool
@@ -153,22 +156,22 @@ def _load_remote(
 
 def describe(base: EmbeddedBase) -> tuple[ModelEntry, ...]:
     """The named models, the embedded ones on this base."""
-    source = base.source or _PACKAGED
+    finds = are_installed()
     entries = [
         ModelEntry(
-            name="embedded",
-            what="Gemma 3 270M with this project's adapter; the default",
-            modalities=("text",),
-            source=source,
+            name=name,
+            what=what,
+            modalities=("text", "image") if finds else ("text",),
+            by_evidence=finds,
+            source=base.source or _PACKAGED,
             on_disk=base.is_on_disk,
-        ),
-        ModelEntry(
-            name="embedded-base",
-            what="Gemma 3 270M untrained, to compare with",
-            modalities=("text",),
-            source=source,
-            on_disk=base.is_on_disk,
-        ),
+        )
+        for name, what in (
+            ("embedded", "Gemma 3 270M with this project's adapter; the default"),
+            ("embedded-base", "Gemma 3 270M untrained, to compare with"),
+        )
+    ]
+    entries += [
         ModelEntry(
             name="shieldgemma-2-4b",
             what="ShieldGemma 2 (Gemma 3 4B)",

@@ -20,7 +20,8 @@ async def healthz() -> dict[str, str]:
 async def readyz(request: Request) -> JSONResponse:
     """200 when requests can be served; 503 while models load and after a worker has died.
 
-    Policies that could not be reloaded leave it at 200: the old ones are in force.
+    Policies that could not be reloaded leave it at 200: the old ones are in force. So do policies
+    whose scores the calibration leaves raw.
     """
     runtime = runtime_of(request)
     policy_set, library = runtime.policy_set, runtime.library
@@ -30,6 +31,7 @@ async def readyz(request: Request) -> JSONResponse:
         "hash": policy_set.hash,
         "policies": {rule.id: library.policy(rule.id).hash for rule in policy_set.policies},
         "reload_failure": runtime.policy_files.failure,
+        "not_calibrated": runtime.calibration_gaps,
     }
     status = 200 if runtime.state == "ready" else 503
     return JSONResponse({"status": runtime.state, "policies": policies}, status)

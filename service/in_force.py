@@ -3,15 +3,22 @@
 A reload puts another one in its place. Who has begun under this one ends under it.
 """
 
+import base64
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from moderation.content import Content
+from moderation.content import Content, ImagePart
 from moderation.errors import UnsupportedModality
-from policies import PolicyLibrary, PolicySet
+from policies import PolicyLibrary, PolicySet, Surface
 from service.judging import Judging
 from service.settings import Settings
+
+_GREY = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAGElEQVR42mNsYMAPmBhGFYwqGFUwQhUAAJe+AMD8WknZ"
+    "AAAAAElFTkSuQmCC"
+)
+"""A grey square of 32 pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,14 +32,23 @@ class InForce:
     judging: Judging
     """Judges by this library."""
 
+    @property
+    def calibration_gaps(self) -> list[str]:
+        """See `Moderator.calibration_gaps`."""
+        return self.judging.calibration_gaps(self.policy_set)
+
     async def warm_up(self) -> None:
-        """Judges a prompt and a response, so that no caller waits for what is computed once a
-        policy, and no policy comes into force that nothing can be judged by.
+        """Judges a prompt, a response and, where images are judged, an image, so that no caller
+        waits for what is computed once a policy, and no policy comes into force that nothing can be
+        judged by.
 
         Raises:
             ModerationError: the classifier fails on these policies, or at all.
         """
-        for content in (Content.prompt("Hello."), Content.response("Hello.")):
+        contents = [Content.prompt("Hello."), Content.response("Hello.")]
+        if self.judging.judges_images:
+            contents.append(Content(surface=Surface.PROMPT, parts=(ImagePart(_GREY),)))
+        for content in contents:
             with suppress(UnsupportedModality):  # no policy of the set has words for it
                 await self.judging.judge(
                     content,

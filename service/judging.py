@@ -67,6 +67,15 @@ class Judging:
         """Whether contents are scored."""
         return all(scheduler.is_alive for scheduler in self._schedulers)
 
+    @property
+    def judges_images(self) -> bool:
+        """See `Moderator.judges_images`."""
+        return self._moderator.judges_images
+
+    def calibration_gaps(self, policy_set: PolicySet) -> list[str]:
+        """See `Moderator.calibration_gaps`."""
+        return self._moderator.calibration_gaps(policy_set)
+
     def under(self, library: PolicyLibrary) -> "Judging":
         """The same classifier by other policies; both have one queue and are closed together."""
         other = copy.copy(self)

@@ -50,18 +50,13 @@ def load_moderator(settings: Settings, library: PolicyLibrary, report: Report) -
         )
 
     text = load(settings.model, settings.calibration)
-    if text.calibration is not None:
-        always = library.policy_set(settings.policy_set)
-        if gaps := text.calibration.gaps(library.policy(rule.id) for rule in always.policies):
-            report(f"warning: {text.calibration.id} leaves scores raw: {'; '.join(gaps)}")
-
     wants_ocr = find_spec("rapidocr") is not None if settings.ocr == "auto" else settings.ocr
     wants_evidence = settings.evidence
     if wants_evidence == "auto":
         wants_evidence = (
             settings.image_model is None and text.builder.judges_findings and are_installed()
         )
-    return Moderator(
+    moderator = Moderator(
         library,
         text,
         image=load(settings.image_model) if settings.image_model else None,
@@ -80,6 +75,9 @@ def load_moderator(settings: Settings, library: PolicyLibrary, report: Report) -
             max_entries=settings.score_cache_entries, max_bytes=settings.score_cache_bytes
         ),
     )
+    if gaps := moderator.calibration_gaps(library.policy_set(settings.policy_set)):
+        report(f"warning: {text.info.calibration} leaves scores raw: {'; '.join(gaps)}")
+    return moderator
 
 
 def load_generator(settings: Settings, report: Report) -> Generator:

@@ -32,8 +32,9 @@ _IMAGES = (
 class RemoteFile:
     """A place in a body that holds the URL of a file."""
 
-    holder: dict[str, Any]
-    key: str
+    holder: Any
+    """The object or list that has it."""
+    key: str | int
     where: str
     """The place as the caller knows it."""
 
@@ -71,7 +72,8 @@ async def fetch_files(
     *,
     max_body_bytes: int,
 ) -> None:
-    """Puts the files of a request in the places of their URLs, as data URLs.
+    """Puts the files of a request in the places of their URLs, as data URLs; one that is named
+    twice is fetched once.
 
     Args:
         request: that names them.
@@ -91,21 +93,29 @@ async def fetch_files(
             f"the request names {len(wanted)} files by URLs; at most {MAX_FILES} are fetched",
             param=wanted[MAX_FILES].where,
         )
+    by_url: dict[str, list[RemoteFile]] = {}
+    for file in wanted:
+        by_url.setdefault(file.url, []).append(file)
     allowance = Allowance(
         max_body_bytes * 3 // 4,  # base64 makes four bytes of three
         lambda num_bytes: hold_more(request, num_bytes * 4 // 3),
     )
     room = asyncio.Semaphore(FILES_AT_ONCE)
 
-    async def fetch(file: RemoteFile) -> None:
+    async def fetch(url: str, places: list[RemoteFile]) -> None:
+        where = places[0].where
         try:
             async with room:
-                data = await downloader.fetch(file.url, allowance.take)
-            file.holder[file.key] = await asyncio.to_thread(_data_url, data)
+                data = await downloader.fetch(url, allowance.take)
+            for _ in places[1:]:  # who reads the body may need it once for each
+                allowance.take(len(data))
+            made = await asyncio.to_thread(_data_url, data)
         except DownloadFailed as exc:
-            raise DownloadFailed(f"{file.where}: {exc}", param=file.where, code=exc.code) from exc
+            raise DownloadFailed(f"{where}: {exc}", param=where, code=exc.code) from exc
+        for place in places:
+            place.holder[place.key] = made
 
-    await all_of(fetch(file) for file in wanted)
+    await all_of(fetch(url, places) for url, places in by_url.items())
 
 
 def _data_url(data: bytes) -> str:

@@ -146,6 +146,11 @@ class Runtime:
         )
 
     @property
+    def calibration_gaps(self) -> list[str]:
+        """See `Moderator.calibration_gaps`; none before the models are loaded."""
+        return [] if self._judging is None else self.in_force.calibration_gaps
+
+    @property
     def checker(self) -> Checker:
         """What the gate checks with. Raises `NotReady`."""
         if self._checker is None:
@@ -231,6 +236,7 @@ class Runtime:
                     exc_info=None if isinstance(exc, (PolicyError, ModerationError)) else exc,
                 )
                 return
+            before = self.in_force.calibration_gaps
             self._put_in_force(fresh)
             self.policy_files.failure = None
             self.metrics.policy_reloads.labels("loaded").inc()
@@ -239,6 +245,13 @@ class Runtime:
                 fresh.policy_set.id,
                 fresh.policy_set.hash,
             )
+            if lost := [gap for gap in fresh.calibration_gaps if gap not in before]:
+                _log.warning(
+                    "the calibration leaves scores raw since the policies were reloaded: %s;"
+                    " their thresholds are on raw scores now: fit them anew with"
+                    " wardgate eval calibrate",
+                    "; ".join(lost),
+                )
 
     async def stop(self) -> None:
         """Answers everyone who waits, those included whose body is still coming; see `close`."""

@@ -329,7 +329,7 @@ class Settings(BaseSettings):
     redacted_text: str = Field(
         "[removed by the content policy]",
         min_length=1,
-        description="What stands, in chats and completions, in place of what a policy's action"
+        description="What stands, in prompts and answers, in place of what a policy's action"
         " `redact` removes.",
     )
     report: Literal["body", "headers", "both", "none"] = Field(

@@ -73,7 +73,7 @@ def list_models(as_json: JsonOption = False) -> None:
         table.add_row(
             entry.name,
             entry.what,
-            ", ".join(entry.modalities),
+            ", ".join(entry.modalities) + (" (by evidence)" if entry.by_evidence else ""),
             entry.source,
             "yes" if entry.on_disk else "no",
         )
@@ -82,6 +82,13 @@ def list_models(as_json: JsonOption = False) -> None:
         "Any other name is read as a directory or a hub id; one that ends with .yaml as the file of"
         " a model on a server."
     )
+    if any(entry.by_evidence for entry in entries):
+        stdout().print(
+            "By evidence: a model of texts does not see an image; it judges what small recognisers"
+            " find in it."
+        )
+    else:
+        stdout().print("With the extra 'evidence' the embedded models judge images as well.")
 
 
 @app.command(epilog="Example: wardgate models check ./my-shieldgemma --dtype float32")

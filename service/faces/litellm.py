@@ -4,7 +4,7 @@ Source: `litellm/proxy/guardrails/guardrail_hooks/generic_guardrail_api` of Lite
 may reach a model or a person is judged: texts, images, messages, tool definitions, tool calls.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -14,12 +14,13 @@ from pydantic import Field
 from moderation.content import Content, Part, TextPart
 from moderation.verdict import Verdict
 from policies import Action, Surface
-from service.faces.messages import image_part, read_messages, spoken
+from service.faces.messages import image_part, read_messages, remote_images_in, spoken
 from service.faces.plan import HELD_OR_REMOVED, REMOVED, Face, Plan, reason, serve
 from service.in_force import InForce
-from service.moderation_input import MAX_INPUTS, text_part
+from service.moderation_input import MAX_INPUTS, is_remote, text_part
 from service.policy_choice import add_policies
 from service.questions import Question
+from service.remote_files import RemoteFile
 from service.schemas import Body, request_schema
 
 router = APIRouter()
@@ -37,7 +38,7 @@ class GuardrailRequest(Body):
 
     input_type: Literal["request", "response"]
     texts: tuple[str, ...] | None = Field(None, max_length=MAX_INPUTS, fail_fast=True)
-    images: tuple[str, ...] | None = Field(None, max_length=MAX_INPUTS, fail_fast=True)
+    images: list[str] | None = Field(None, max_length=MAX_INPUTS, fail_fast=True)
     tools: tuple[dict[str, Any], ...] | None = Field(None, max_length=MAX_INPUTS, fail_fast=True)
     tool_calls: tuple[dict[str, Any], ...] | None = Field(
         None, max_length=MAX_INPUTS, fail_fast=True
@@ -58,7 +59,15 @@ class GuardrailRequest(Body):
 @router.post("/beta/litellm_basic_guardrail_api", openapi_extra=request_schema(GuardrailRequest))
 async def check(request: Request) -> Response:
     """Judges what LiteLLM is about to send or to hand out."""
-    return await serve(request, GuardrailRequest, _read)
+    return await serve(request, GuardrailRequest, _read, _remote_images)
+
+
+def _remote_images(body: GuardrailRequest) -> Iterator[RemoteFile]:
+    images = body.images or []
+    for index, image in enumerate(images):
+        if is_remote(image):
+            yield RemoteFile(images, index, f"images[{index}]")
+    yield from remote_images_in(body.structured_messages or (), "structured_messages")
 
 
 def _read(in_force: InForce, body: GuardrailRequest) -> Plan:

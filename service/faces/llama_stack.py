@@ -15,7 +15,7 @@ from moderation.verdict import Verdict
 from policies import Action, PolicyLibrary
 from policies.errors import UnknownPolicy
 from service.errors import BadRequest, UnsupportedInput
-from service.faces.messages import questions_about, read_messages
+from service.faces.messages import questions_about, read_messages, remote_images_in
 from service.faces.plan import HELD, Face, Plan, deciding, serve
 from service.in_force import InForce
 from service.policy_choice import add_policies
@@ -37,7 +37,9 @@ class RunShieldRequest(Body):
 @router.post("/v1/safety/run-shield", openapi_extra=request_schema(RunShieldRequest))
 async def run_shield(request: Request) -> Response:
     """Judges messages."""
-    return await serve(request, RunShieldRequest, _read)
+    return await serve(
+        request, RunShieldRequest, _read, lambda body: remote_images_in(body.messages)
+    )
 
 
 @router.get("/v1/shields")

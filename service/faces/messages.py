@@ -11,13 +11,22 @@ from typing import Any
 from moderation.content import Content, ImagePart, Part, TextPart
 from policies import Surface
 from service.errors import BadRequest, UnsupportedInput
-from service.moderation_input import MAX_TEXT_CHARS, decode_base64, decode_data_url, text_part
+from service.moderation_input import (
+    MAX_TEXT_CHARS,
+    decode_base64,
+    decode_data_url,
+    is_remote,
+    text_part,
+)
 from service.questions import Question
+from service.remote_files import RemoteFile
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 """Kinds of parts that are text, and the field that holds it."""
+_IMAGES = ("image_url", "image")
+"""Kinds of parts that are an image, and the field that holds it."""
 _LABELS = frozenset(
     {"type", "id", "index", "call_id", "tool_call_id", "stop_reason", "detail", "cache_control"}
 )
@@ -54,6 +63,20 @@ def read_messages(messages: Sequence[Mapping[str, Any]], where: str = "messages"
     return [_read(message, f"{where}[{index}]") for index, message in enumerate(messages)]
 
 
+def remote_images_in(
+    messages: Sequence[dict[str, Any]], where: str = "messages"
+) -> Iterator[RemoteFile]:
+    """The images of messages that are named by a URL. Takes what `read_messages` does, and raises
+    `BadRequest`."""
+    for index, message in enumerate(messages):
+        for item, name in _items(message.get("content"), f"{where}[{index}].content"):
+            kind = item.get("type")
+            if kind in _IMAGES:
+                holder, key = _image_place(item, kind)
+                if isinstance(url := holder.get(key), str) and is_remote(url):
+                    yield RemoteFile(holder, key, f"{name}.{kind}")
+
+
 def questions_about(messages: Sequence[Message]) -> list[tuple[Message, Question]]:
     """The messages that say something, each a content of its own.
 
@@ -79,7 +102,7 @@ def image_part(value: str, where: str) -> ImagePart:
     """An image as a data URL or in plain base64.
 
     Raises:
-        UnsupportedInput: a remote URL; nothing is fetched.
+        UnsupportedInput: a remote URL that was not fetched.
         BadRequest: neither; names it.
     """
     is_url = value[:8].lower().startswith(("data:", "http:", "https:"))
@@ -150,8 +173,8 @@ def _read(message: Mapping[str, Any], where: str) -> Message:
     found: list[tuple[Part, str]] = []
     for item, name in _items(message.get("content"), f"{where}.content"):
         kind = item.get("type")
-        if kind in ("image_url", "image"):
-            found.append((_image(item.get(kind), f"{name}.{kind}"), f"{name}.{kind}"))
+        if kind in _IMAGES:
+            found.append((_image(item, kind, f"{name}.{kind}"), f"{name}.{kind}"))
             field = kind
         else:
             field = _text_field(kind, name)
@@ -165,7 +188,7 @@ def _read(message: Mapping[str, Any], where: str) -> Message:
     return Message(where, role, text, tuple(p for p, _ in found), tuple(n for _, n in found))
 
 
-def _items(content: object, where: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+def _items(content: object, where: str) -> Iterator[tuple[dict[str, Any], str]]:
     """The parts of a content: one text, one part, or a list of both."""
     listed = isinstance(content, list)
     for index, item in enumerate(content if isinstance(content, list) else [content]):
@@ -194,14 +217,21 @@ def _text(value: object, where: str) -> str:
     return value
 
 
-def _image(value: object, where: str) -> ImagePart:
-    """OpenAI's `{"url": ...}`; Llama Stack's `{"data": ...}` or `{"url": {"uri": ...}}`."""
-    while isinstance(value, dict):
-        fields = value.keys() - {"detail"}
+def _image_place(item: dict[str, Any], kind: str) -> tuple[dict[str, Any], str]:
+    """Where a part holds its image: in OpenAI's `{"url": ...}`; in Llama Stack's `{"data": ...}` or
+    `{"url": {"uri": ...}}`."""
+    holder, key = item, kind
+    while isinstance(inner := holder.get(key), dict):
+        fields = inner.keys() - {"detail"}
         if len(fields) != 1 or not fields <= {"url", "data", "uri"}:
             break
-        (field,) = fields
-        value = value[field]
+        holder, (key,) = inner, fields
+    return holder, key
+
+
+def _image(item: dict[str, Any], kind: str, where: str) -> ImagePart:
+    holder, key = _image_place(item, kind)
+    value = holder.get(key)
     if not isinstance(value, str):
         raise BadRequest(
             f"{where} has to hold one image, as data:image/png;base64,...", param=where

@@ -15,7 +15,13 @@ from moderation.content import Content, TextPart
 from moderation.verdict import Verdict
 from policies import Action, Surface
 from service.errors import BadRequest, UnsupportedInput
-from service.faces.messages import Message, questions_about, read_messages, spoken
+from service.faces.messages import (
+    Message,
+    questions_about,
+    read_messages,
+    remote_images_in,
+    spoken,
+)
 from service.faces.plan import HELD, HELD_OR_REMOVED, REMOVED, Face, Plan, deciding, serve
 from service.in_force import InForce
 from service.moderation_input import text_part
@@ -67,7 +73,7 @@ class CheckRequest(Body):
 @router.post("/v1/checks", openapi_extra=request_schema(CheckRequest))
 async def check(request: Request) -> Response:
     """Judges the messages of a chat."""
-    return await serve(request, CheckRequest, _read)
+    return await serve(request, CheckRequest, _read, lambda body: remote_images_in(body.messages))
 
 
 def _read(in_force: InForce, body: CheckRequest) -> Plan:

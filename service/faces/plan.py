@@ -5,7 +5,7 @@ and the client decides what that means. `on_error` is about the gate, which has 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
@@ -19,6 +19,7 @@ from service.errors import ErrorShape, error_body
 from service.gate.checks import PASSING
 from service.in_force import InForce
 from service.questions import Question, judge_in_order
+from service.remote_files import RemoteFile, fetch_files
 from service.runtime import runtime_of
 from service.schemas import Model, read_body
 
@@ -58,7 +59,10 @@ class Plan:
 
 
 async def serve(
-    request: Request, model: type[Model], read: Callable[[InForce, Model], Plan]
+    request: Request,
+    model: type[Model],
+    read: Callable[[InForce, Model], Plan],
+    files: Callable[[Model], Iterable[RemoteFile]] = lambda _: (),
 ) -> Response:
     """Answers a request.
 
@@ -66,12 +70,19 @@ async def serve(
         request: its body is not read yet.
         model: what the body has to be.
         read: from the body to the plan; runs on a thread, as bodies may hold images.
+        files: of the body that are named by URLs; see `fetch_files`. Those that are left are
+            refused by `read`.
 
     Raises:
         ServiceError, ModerationError, PolicyError: there is no answer; see `service.errors`.
     """
-    in_force = runtime_of(request).in_force  # first: who cannot be served need not be read
-    plan = await asyncio.to_thread(read, in_force, await read_body(request, model))
+    runtime = runtime_of(request)
+    in_force = runtime.in_force  # first: who cannot be served need not be read
+    body = await read_body(request, model)
+    max_body_bytes = runtime.settings.max_body_bytes
+    await fetch_files(request, files(body), runtime.downloader, max_body_bytes=max_body_bytes)
+    plan = await asyncio.to_thread(read, in_force, body)
+    del body  # or images would be held twice
     return await unless_caller_leaves(request, _answer(in_force, plan, caller_key(request)))
 
 

@@ -5,7 +5,7 @@ happened.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,9 +19,10 @@ from service.gate.inline_moderation import InlineModeration, side_of, unanswered
 from service.gate.pace import Pace
 from service.gate.post_filter import MAX_TEXTS, Passed, PostFilter
 from service.gate.pre_filter import PromptCheck, check_prompt
-from service.gate.redaction import RedactedText, Redaction, Redactor, policies_of, redacted
+from service.gate.redaction import RedactedText, Redaction, Redactor, redacted
 from service.gate.refusals import refusal_of
 from service.gate.report import Outcome, block_report, gate_report, prompt_report
+from service.gate.whole_answer import check_whole
 from service.metrics import Metrics
 from service.upstreams.upstream import Call, Open, Reply, Upstream
 
@@ -226,7 +227,8 @@ class Gate:
                 if isinstance(event, Passed):
                     so_far = dialect.noted(so_far, event.chunk)
                     if event.is_end:
-                        dialect.passed(event.chunk)
+                        if not post_filter.redacted:
+                            dialect.passed(event.chunk)
                         report = self._report(prompt, post_filter.check, post_filter.redacted)
                         moderation = _moderation(exchange, prompt, post_filter.checks)
                         yield dialect.with_report(event.chunk, report, moderation)
@@ -256,55 +258,30 @@ class Gate:
         if len(texts) > MAX_TEXTS:
             raise UpstreamBroke(f"the upstream answered with more than {MAX_TEXTS} texts")
         said = {name: text for name, text in texts.items() if text.strip()}
-        given = await self._answer_checker(exchange).check_texts(
-            said, asked=exchange.asked, key=exchange.call.key
+        made = await check_whole(
+            self._answer_checker(exchange),
+            Redactor(exchange.dialect, self._options.redacted_text),
+            answer,
+            said,
+            asked=exchange.asked,
+            key=exchange.call.key,
         )
-        answer, checks, replaced = await self._redacted_whole(exchange, answer, said, given)
-        blocked = {name: check for name, check in checks.items() if not check.passed}
+        answer, checks, blocked = made.answer, made.checks, made.blocked
         decisive = next(iter(blocked.values()), None) or _of_the_longest(checks, said)
-        self._count_answer(prompt, decisive, replaced)
+        self._count_answer(prompt, decisive, made.redacted)
         exchange.outcome.response = list(checks.values())
-        report = self._report(prompt, decisive, replaced)
+        report = self._report(prompt, decisive, made.redacted)
         if blocked:
             by_choice: dict[int | None, list[Check]] = {}
             for name, check in blocked.items():
                 by_choice.setdefault(name.choice, []).append(check)
             words = {choice: self._words(exchange, found) for choice, found in by_choice.items()}
             answer = exchange.dialect.blocked_whole(exchange.call.body, answer, words)
-        else:
+        elif not made.redacted:
             exchange.dialect.passed(answer)
-        return _with_fields(answer, report, _moderation(exchange, prompt, list(given.values())))
-
-    async def _redacted_whole(
-        self,
-        exchange: Exchange,
-        answer: Json,
-        said: Mapping[Field, str],
-        checks: Mapping[Field, Check],
-    ) -> tuple[Json, dict[Field, Check], list[RedactedText]]:
-        """A whole answer with what violates replaced, in the choices that then pass; the checks of
-        what it then says; and where something was replaced."""
-        redactor = Redactor(exchange.dialect, self._options.redacted_text)
-        rewritten = redactor.rewritten(said, checks)
-        again = await self._answer_checker(exchange).check_texts(
-            rewritten, asked=exchange.asked, key=exchange.call.key
+        return _with_fields(
+            answer, report, _moderation(exchange, prompt, list(made.given.values()))
         )
-        left = dict(checks)
-        replaced = []
-        for name, check in again.items():
-            left[name] = check
-            if check.passed:
-                made = redactor.put(answer, name, rewritten[name])
-                assert made is not None, "a choice says something"
-                answer = made
-                replaced.append(RedactedText(name, policies_of(checks[name].verdict)))
-        gone = {each.field.choice for each in replaced}
-        left = {
-            name: check
-            for name, check in left.items()
-            if not (name.choice in gone and redactor.is_repetition(name))
-        }
-        return answer, left, replaced
 
     def _report(
         self,

@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from moderation.growing import GrowingContent
 from service.errors import UpstreamBroke
@@ -81,6 +81,8 @@ class _Text:
     """Where the last mark ends, the text in place of what was removed; -1 where there is none."""
     removed_for: list[frozenset[str]] = field(default_factory=list)
     """The policies of each mark."""
+    given: str | None = None
+    """As the upstream said it, where that is another text."""
 
     def add(self, piece: Piece) -> int:
         """More of it, or all of it, see `may_be`; returns the length up to the end of the piece.
@@ -92,21 +94,31 @@ class _Text:
         if self.is_whole and not piece.is_whole:
             raise UpstreamBroke("the upstream goes on with a text after it has said all of it")
         self.is_whole = piece.is_whole
-        more = piece.text[len(self.text) :] if piece.is_whole else piece.text
+        more = piece.text[len(self.upstreams) :] if piece.is_whole else piece.text
         is_silent = self.check is None and self.checked == len(self.text) and not more.strip()
         self.text += more
+        if self.given is not None:
+            self.given += more
         if is_silent:
             self.checked = len(self.text)
-        return len(piece.text) if piece.is_whole else len(self.text)
+        is_short = piece.is_whole and self.given is None
+        return len(piece.text) if is_short else len(self.text)
 
     def may_be(self, whole: str) -> bool:
         """Whether a text said whole is this one, or the beginning of it, or goes on with it."""
-        return self.text.startswith(whole) or (not self.is_whole and whole.startswith(self.text))
+        given = self.upstreams
+        return given.startswith(whole) or (not self.is_whole and whole.startswith(given))
 
     def replace_held(self, end: int, text: str) -> None:
         """Puts a text, which nobody has judged yet, in place of what is held up to `end`."""
+        self.given = self.upstreams
         self.text = self.text[: self.released] + text + self.text[end:]
         self.checked = min(self.checked, self.released)
+
+    @property
+    def upstreams(self) -> str:
+        """It, as the upstream said it."""
+        return self.text if self.given is None else self.given
 
     @property
     def unchecked(self) -> str:
@@ -125,6 +137,8 @@ class _Held:
     lengths: dict[Field, int]
     ended: frozenset[int]
     """Choices that it ends."""
+    wholes: frozenset[Field]
+    """The texts of which it says all, or says it again."""
 
 
 class PostFilter:
@@ -274,6 +288,7 @@ class PostFilter:
         if left is None:
             return
         lengths: dict[Field, int] = {}
+        wholes = set()
         for piece in self._reader.pieces(left):
             name = self._restated(piece) if piece.is_whole else piece.field
             if name not in self._texts and len(self._texts) >= MAX_TEXTS:
@@ -281,6 +296,8 @@ class PostFilter:
             text = self._texts.setdefault(name, _Text())
             before = len(text.text)
             lengths[name] = max(text.add(piece), lengths.get(name, 0))
+            if piece.is_whole:
+                wholes.add(name)
             if len(text.text) > before:
                 self._said[name.choice] += len(text.text) - before
                 text.said_at = self._said[name.choice]
@@ -288,7 +305,7 @@ class PostFilter:
         self._choices |= {name.choice for name in lengths if name.choice is not None}
         ended = self._reader.ended_choices(left)
         self._finished |= ended
-        self._held.append(_Held(left, lengths, ended))
+        self._held.append(_Held(left, lengths, ended, frozenset(wholes)))
 
     def _restated(self, piece: Piece) -> Field:
         """The text that a whole one is, or goes on with: what was checked of it is not checked
@@ -388,23 +405,25 @@ class PostFilter:
 
     def _held_up_to(self, name: Field, length: int, redactor: Redactor) -> dict[Field, int]:
         """How far a text, and what repeats it, go in the chunks that are held of it up to a length;
-        nothing where one of them holds another text of the choice, which may say it again."""
+        nothing where one of them goes on with another text of the choice, which may say it
+        again."""
         ends: dict[Field, int] = {}
         for held in self._held:
             if held.lengths.get(name, 0) > length:
                 break
             own = {f for f in held.lengths if f.choice == name.choice}
-            gone = {f for f in own if f == name or redactor.is_repetition(f)}
-            if gone and gone != own:
+            gone = {f for f in own if f == name or redactor.repeats(f, name)}
+            if gone and not own <= gone | held.wholes:
                 return {}
-            ends |= {f: held.lengths[f] for f in gone}
+            ends |= {f: max(held.lengths[f], ends.get(f, 0)) for f in gone}
         return ends if name in ends else {}
 
     def _put_into_held(
         self, name: Field, ends: dict[Field, int], marks: dict[Field, str], redactor: Redactor
     ) -> None:
         """The held chunks with a mark in place of what is removed: in the first of them, while the
-        others say nothing of it, and are dropped where that leaves nothing.
+        others say nothing of it, and are dropped where that leaves nothing. Those that say all of
+        the text are changed when they leave.
 
         Args:
             name: the text.
@@ -422,14 +441,16 @@ class PostFilter:
             lengths = dict(each.lengths)
             if is_after:
                 lengths |= {f: lengths[f] - ends[f] + begins[f] for f in own & ends.keys()}
-            elif own <= ends.keys():
+            elif name in each.wholes:
+                lengths |= {f: begins[f] for f in own & ends.keys()}
+            elif own <= ends.keys() | each.wholes:
                 said = mark if name in own else ""
                 chunk = redactor.put(each.chunk, name, said)
-                lengths = {f: lengths[f] for f in lengths.keys() - own}
+                lengths = {f: lengths[f] for f in lengths.keys() - (own & ends.keys())}
                 if said:
                     lengths[name], mark = begins[name], ""
             if chunk is not None:
-                self._held.append(_Held(chunk, lengths, each.ended))
+                self._held.append(replace(each, chunk=chunk, lengths=lengths))
 
     def _block(self, name: Field, text: _Text, check: Check) -> Blocked:
         self._decisive = self._decisive or check
@@ -456,9 +477,17 @@ class PostFilter:
                     if name.choice not in self._blocked:
                         self._texts[name].released = max(length, self._texts[name].released)
                 is_end = bool(held.ended) and self._is_last_end()
-                out.append(Passed(left, is_end))
+                out.append(Passed(self._as_redacted(left, held.wholes), is_end))
             self._held.popleft()
         return out
+
+    def _as_redacted(self, chunk: Json, wholes: frozenset[Field]) -> Json:
+        """A chunk that says these texts again, with what was replaced in them."""
+        for name in wholes:
+            text = self._texts[name]
+            if self._redactor is not None and text.removed_for:
+                chunk = self._redactor.put(chunk, name, text.text) or chunk
+        return chunk
 
     def _is_last_end(self) -> bool:
         waiting = frozenset[int]().union(*(held.ended for held in list(self._held)[1:]))

@@ -5,14 +5,15 @@ What was made of it is judged again by whoever asked for it: only what was judge
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from moderation.content import ImagePart
+from moderation.content import ImagePart, TextPart
 from moderation.verdict import Verdict
 from policies import Action
-from service.gate.checks import Check, read_field
-from service.gate.dialects.dialect import Dialect, Field, Item, Json, Path, Place
-from service.gate.strings import Leaf
+from service.gate.checks import Check, part_of_answer, read_field
+from service.gate.dialects.dialect import Field, Item, Json, Path, Place, Rewriting
+from service.gate.strings import Leaf, changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +64,16 @@ def redactions_of(item: Item, check: Check) -> list[Redaction]:
     return found
 
 
-def redacted(body: Json, redactions: Sequence[Redaction], text: str) -> Json:
+def redacted(body: Any, redactions: Sequence[Redaction], text: str) -> Any:
     """A request with a text in place of what is to be replaced."""
     for each in sorted(redactions, key=lambda redaction: -redaction.span.start):
-        body = _changed(body, each.path, each.span, text)
+        body = changed(body, each.path, partial(_replaced, span=each.span, text=text))
     return body
 
 
 @dataclass(frozen=True, slots=True)
 class RedactedText:
-    """That something was replaced in what a choice says."""
+    """That something was replaced in a text of an answer."""
 
     field: Field
     policies: frozenset[str]
@@ -80,24 +81,23 @@ class RedactedText:
 
 @dataclass(frozen=True, slots=True)
 class Redactor:
-    """How answers are redacted: in the text that a choice says, and nowhere else."""
+    """How answers are redacted: in the texts that can be replaced, and nowhere else."""
 
-    dialect: Dialect
+    rewriting: Rewriting
     text: str
     """What stands in place of what is removed."""
 
     def applies_to(self, name: Field, check: Check) -> bool:
         """Whether a text that did not pass may, once what violates is replaced."""
-        return check.redacts and name.choice is not None and name.name == self.dialect.said
+        return check.redacts and self.rewriting.is_said(name)
 
-    def is_repetition(self, name: Field) -> bool:
-        """Whether a text repeats what its choice says, so that it goes with it."""
-        return name.choice is not None and name.name.startswith(("logprobs.", "logprobs["))
+    def repeats(self, name: Field, said: Field) -> bool:
+        """See `Rewriting.repeats`."""
+        return self.rewriting.repeats(name, said)
 
     def put(self, answer: Json, name: Field, text: str) -> Json | None:
-        """See `Dialect.with_said`."""
-        assert name.choice is not None, "a choice says it"
-        return self.dialect.with_said(answer, name.choice, text)
+        """See `Rewriting.with_said`."""
+        return self.rewriting.with_said(answer, name, text)
 
     def rewritten(
         self, texts: Mapping[Field, str], checks: Mapping[Field, Check]
@@ -110,22 +110,23 @@ class Redactor:
             checks: of each.
         """
         failed = [name for name, check in checks.items() if not check.passed]
+        said = [name for name in failed if self.applies_to(name, checks[name])]
         others = {
             name.choice
             for name in failed
-            if not self.applies_to(name, checks[name]) and not self.is_repetition(name)
+            if name not in said and not any(self.repeats(name, each) for each in said)
         }
         return {
             name: self._without_violations(name, texts[name], verdict)
-            for name in failed
-            if self.applies_to(name, checks[name])
-            and (verdict := checks[name].verdict) is not None
+            for name in said
+            if (verdict := checks[name].verdict) is not None
             and others.isdisjoint({name.choice, None})
         }
 
     def _without_violations(self, name: Field, text: str, verdict: Verdict) -> str:
         spans = _violations(verdict).get(0, [])
-        if not spans or read_field(name, text) != text:  # the offsets are not of this text
+        is_as_read = part_of_answer(read_field(name, text)) == TextPart(text)
+        if not spans or not is_as_read:  # the offsets are not of this text
             return self.text
         for span in reversed(spans):
             text = _replaced(text, span, self.text)
@@ -183,12 +184,3 @@ def _replaced(old: Any, span: Span, text: str) -> Any:
         return old[: span.start] + text + old[span.end :]
     kind = "input_text" if str(old.get("type")).startswith("input_") else "text"
     return {"type": kind, "text": text}
-
-
-def _changed(value: Any, path: Path, span: Span, text: str) -> Any:
-    """A JSON value in which what stands at a path is replaced; the given one stays as it is."""
-    if not path:
-        return _replaced(value, span, text)
-    made: Any = list(value) if isinstance(value, list) else dict(value)
-    made[path[0]] = _changed(value[path[0]], path[1:], span, text)
-    return made

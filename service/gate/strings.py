@@ -5,7 +5,7 @@ like it: in a place meant for an id, a sentence is content.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ class Leaf:
     """Keys and indices from the root; an element that states its own `index` has that one, so
     that pieces of one text in several values share their path."""
     text: str
+    at: tuple[str | int, ...] | None = None
+    """Keys and positions from the root, to change it there; None for what is a key itself."""
 
     @property
     def where(self) -> str:
@@ -42,6 +44,7 @@ def strings(
     keys: Collection[str] | None = None,
     chosen: Collection[str] = (),
     path: tuple[str | int, ...] = (),
+    at: tuple[str | int, ...] = (),
 ) -> Iterator[Leaf]:
     """The texts of a JSON value in order; empty ones are left out.
 
@@ -54,26 +57,45 @@ def strings(
         chosen: keys of objects that a model wrote, such as the arguments of a tool where they are
             no text: in there every key and every value is content.
         path: of `value` in something larger.
+        at: the same, in keys and positions.
     """
     if isinstance(value, str):
         if value and not (path and path[-1] in names and _NAME.fullmatch(value)):
-            yield Leaf(path, value)
+            yield Leaf(path, value, at)
     elif isinstance(value, list):
         for position, element in enumerate(value):
             index = element.get("index") if isinstance(element, dict) else None
-            at = index if type(index) is int else position
-            yield from strings(element, names=names, keys=keys, chosen=chosen, path=(*path, at))
+            below = (*path, index if type(index) is int else position)
+            yield from strings(
+                element, names=names, keys=keys, chosen=chosen, path=below, at=(*at, position)
+            )
     elif isinstance(value, dict):
         for key, element in value.items():
-            below = key if _KEY.fullmatch(key) else "(value)"
-            if key and not (below == key if keys is None else key in keys):
+            name = key if _KEY.fullmatch(key) else "(value)"
+            if key and not (name == key if keys is None else key in keys):
                 yield Leaf((*path, "(key)"), key)
+            below, there = (*path, name), (*at, key)
             if key in chosen:
-                yield from strings(element, keys=(), path=(*path, below))
+                yield from strings(element, keys=(), path=below, at=there)
             else:
                 yield from strings(
-                    element, names=names, keys=keys, chosen=chosen, path=(*path, below)
+                    element, names=names, keys=keys, chosen=chosen, path=below, at=there
                 )
+
+
+def changed(value: Any, at: Sequence[str | int], change: Callable[[Any], Any]) -> Any:
+    """A JSON value with a change to what stands at a place; the given one stays as it is.
+
+    Args:
+        value: as JSON is parsed.
+        at: the place in keys and positions; see `Leaf.at`.
+        change: makes what stands there then.
+    """
+    if not at:
+        return change(value)
+    made: Any = list(value) if isinstance(value, list) else dict(value)
+    made[at[0]] = changed(value[at[0]], at[1:], change)
+    return made
 
 
 def unescaped(text: str) -> str:

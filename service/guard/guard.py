@@ -8,12 +8,13 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moderation.content import Content, ImagePart, Part, TextPart
+from moderation.content import Content, ImagePart
 from moderation.errors import ModerationError
 from policies import Surface
 from service.callers import caller_key
@@ -27,14 +28,16 @@ from service.errors import (
 )
 from service.event_reader import EventTooLong
 from service.event_stream import line_of
-from service.gate.checks import Check, Checker, part_of_answer
-from service.gate.dialects.dialect import Item
+from service.gate.checks import Check, Checker
+from service.gate.dialects.dialect import Field, Item, Place
 from service.gate.pace import Pace
 from service.gate.post_filter import Passed, PostFilter
 from service.gate.pre_filter import check_prompt
+from service.gate.redaction import Redactor, redacted
 from service.gate.report import check_report, prompt_report
-from service.guard.bodies import EVENT_STREAM, StreamReader, events, texts
-from service.guard.rules import Rule, texts_at
+from service.gate.whole_answer import check_whole
+from service.guard.bodies import EVENT_STREAM, BodyReader, events, texts, whole
+from service.guard.rules import EVERYTHING, Rule, texts_at
 from service.runtime import Runtime
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -96,8 +99,17 @@ class Guard:
         body = await _read(request, self._runtime.settings.max_body_bytes)
         asked = None
         if rule.request and body:
-            items = _items(request, body, rule.request)
-            prompt = await check_prompt(checker, items, key=key)
+            is_text = _kind(request.headers).startswith("text/")
+            value = _value_of(body, is_text=is_text)
+            places = EVERYTHING if is_text else rule.request
+            items = _items(value, places)
+            prompt = await check_prompt(checker, items, key=key, redacts=True)
+            if prompt.redactions:
+                value = redacted(value, prompt.redactions, self._runtime.settings.redacted_text)
+                body = (value if is_text else json.dumps(value)).encode()
+                scope = {**scope, "headers": _resized(scope["headers"], body)}
+                items = _items(value, places)
+                prompt = await check_prompt(checker, items, key=key, admitted=True)
             if not prompt.passed:
                 assert prompt.decisive is not None, "nothing to check passes"
                 raise prompt.decisive.error or ContentBlocked(
@@ -107,7 +119,8 @@ class Guard:
         if not rule.response:
             await self._app(scope, _replay(body, receive), send)
             return
-        answer = _Answer(checker, self._runtime.pace, rule, asked=asked, key=key)
+        reader, mark = BodyReader(rule.response), self._runtime.settings.redacted_text
+        answer = _Answer(checker, self._runtime.pace, reader, mark, asked=asked, key=key)
         await answer.run(self._app, _plain(scope), _replay(body, receive), send)
 
 
@@ -115,11 +128,19 @@ class _Answer:
     """One answer of the application, between it and the server."""
 
     def __init__(
-        self, checker: Checker, pace: Pace, rule: Rule, *, asked: str | None, key: str
+        self,
+        checker: Checker,
+        pace: Pace,
+        reader: BodyReader,
+        redacted_text: str,
+        *,
+        asked: str | None,
+        key: str,
     ) -> None:
         self._checker = checker
         self._pace = pace
-        self._rule = rule
+        self._reader = reader
+        self._redactor = Redactor(reader, redacted_text)
         self._asked = asked
         self._key = key
         self._messages: asyncio.Queue[Message | None] = asyncio.Queue(AHEAD)
@@ -152,7 +173,7 @@ class _Answer:
         headers = Headers(raw=start.get("headers", []))
         if headers.get("content-encoding", "identity") != "identity":
             raise _blocked(None)
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = _kind(headers)
         if kind == EVENT_STREAM or (kind.startswith("text/") and "content-length" not in headers):
             await self._stream(start, kind, send)
             return
@@ -162,41 +183,51 @@ class _Answer:
                 body += part
                 if len(body) > MAX_ANSWER_BYTES:
                     raise _blocked(None)
-        for content in self._contents(kind, body):
-            check = await self._checker.check_answer(content, key=self._key)
-            if not check.passed:
-                raise _blocked(check)
+        made = await self._checked(kind, body)
+        if made != body:
+            start = {**start, "headers": _resized(start.get("headers", []), made)}
         await send(start)
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": made})
 
-    def _contents(self, kind: str, body: bytes) -> list[Content]:
+    async def _checked(self, kind: str, body: bytes) -> bytes:
+        """A body, or what is left of it. Raises `ContentBlocked`."""
         if not body:
-            return []
-        parts: list[Part] = []
+            return body
         if kind.startswith(("image/", "video/")):
-            parts = [ImagePart(body)]
-        elif kind.startswith("text/"):
-            parts = [TextPart(body.decode("utf-8", "replace"))]
-        else:  # JSON; what is none is one text, and unreadable bytes are no text that passes
-            try:
-                found = texts_at(json.loads(body), self._rule.response)
-                parts = [part_of_answer(leaf.text) for leaf in found]
-            except (ValueError, RecursionError):
-                parts = [TextPart(body.decode("utf-8", "replace"))]
-        return [
-            Content(surface=Surface.RESPONSE, parts=(part,), context=self._asked)
-            for part in parts
-            if not isinstance(part, TextPart) or part.text.strip()
-        ]
+            content = Content(
+                surface=Surface.RESPONSE, parts=(ImagePart(body),), context=self._asked
+            )
+            seen = await self._checker.check_answer(content, key=self._key)
+            if not seen.passed:  # nothing can stand in place of a picture
+                raise _blocked(seen)
+            return body
+        chunk = whole(kind, body)
+        said: dict[Field, str] = {}
+        for piece in self._reader.pieces(chunk):
+            said[piece.field] = said.get(piece.field, "") + piece.text
+        found = await check_whole(
+            self._checker,
+            self._redactor,
+            chunk,
+            {name: text for name, text in said.items() if text.strip()},
+            asked=self._asked,
+            key=self._key,
+        )
+        is_file = not chunk["is_json"] and not kind.startswith("text/")
+        failed = found.given if is_file else found.checks
+        if check := next((check for check in failed.values() if not check.passed), None):
+            raise _blocked(check)
+        return found.answer["raw"].encode() if found.redacted else body
 
     async def _stream(self, start: Message, kind: str, send: Send) -> None:
         post_filter = PostFilter(
             self._checker,
-            StreamReader(self._rule.response),
+            self._reader,
             self._pace,
             asked=self._asked,
             num_choices=1,
             key=self._key,
+            redactor=self._redactor,
         )
         raw_headers = MutableHeaders(raw=list(start.get("headers", [])))
         del raw_headers["content-length"]
@@ -249,20 +280,39 @@ async def _read(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _items(request: Request, body: bytes, places: tuple[str, ...]) -> list[Item]:
-    """What of a body is content. Raises `BadRequest`."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+def _kind(headers: Headers) -> str:
+    """The media type of a body; empty where it is not said."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _resized(raw: list[tuple[bytes, bytes]], body: bytes) -> list[tuple[bytes, bytes]]:
+    """The headers of a message whose body is now this one, in UTF-8."""
+    headers = MutableHeaders(raw=list(raw))
+    headers["content-length"] = str(len(body))
+    if (kind := _kind(headers)).startswith("text/"):
+        headers["content-type"] = f"{kind}; charset=utf-8"
+    return headers.raw
+
+
+def _value_of(body: bytes, *, is_text: bool) -> Any:
+    """What a body says. Raises `BadRequest`."""
     try:
-        if kind.startswith("text/"):
-            return _item("body", body.decode("utf-8"))
-        found = texts_at(json.loads(body), places)
+        return body.decode("utf-8") if is_text else json.loads(body)
     except (ValueError, RecursionError) as exc:
         raise BadRequest("the body has to be JSON, or text in UTF-8", code="invalid_json") from exc
-    return [item for leaf in found for item in _item(leaf.where, leaf.text)]
 
 
-def _item(where: str, text: str) -> list[Item]:
-    return [Item(where, Content.prompt(text))] if text.strip() else []
+def _items(value: Any, places: tuple[str, ...]) -> list[Item]:
+    """What of a body is content."""
+    return [
+        Item(
+            leaf.where or "body",
+            Content.prompt(leaf.text),
+            places=(Place(0, leaf.at, 0, len(leaf.text)),),
+        )
+        for leaf in texts_at(value, places)
+        if leaf.text.strip()
+    ]
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -38,9 +38,10 @@ def texts_at(value: Any, places: tuple[str, ...]) -> Iterator[Leaf]:
     for place in places:
         steps = [] if place == "**" else place.split(".")
         for path, found in _at(value, steps, ()):
-            for leaf in strings(found, path=path):
-                if leaf.path not in seen:
-                    seen.add(leaf.path)
+            for leaf in strings(found, path=path, at=path):
+                place_of_it = (leaf.at, leaf.path, leaf.text)
+                if place_of_it not in seen:
+                    seen.add(place_of_it)
                     yield leaf
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -37,6 +38,8 @@ class Application:
     """Somebody's application: it answers what it was told to, and notes what it was asked."""
 
     asked: list[Any] = field(default_factory=list)
+    lengths: list[str] = field(default_factory=list)
+    """What the headers said of them."""
     answer: Response = field(default_factory=lambda: JSONResponse({"answer": "Fine."}))
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -48,6 +51,7 @@ class Application:
         async def chat(request: Request) -> Response:
             body = await request.body()
             self.asked.append(body)
+            self.lengths.append(request.headers["content-length"])
             return self.answer
 
         return app
@@ -201,6 +205,167 @@ def test_streamed_text_ends_before_what_violates(url: str, application: Applicat
     assert response.text
 
 
+# --- redact ---
+
+MARK = "[removed by the content policy]"
+
+
+@pytest.fixture(scope="module")
+def redacting() -> Iterator[tuple[str, Application]]:
+    application = Application()
+    rules = [
+        Rule(path="/chat", request=("**",), response=("answer", "choices")),
+        Rule(path="/open"),
+    ]
+    engine = ScriptedEngine(lambda text: 1.0 if "WORSE" in text else 0.7 * bad_is_bad(text))
+    with guarded(
+        application, engine, *rules, policy_set="redacting_or_blocking", idle_check_s=0.1
+    ) as url:
+        yield url, application
+
+
+def test_the_application_sees_what_is_left_of_a_request(
+    redacting: tuple[str, Application],
+) -> None:
+    url, application = redacting
+    application.answer = JSONResponse({"answer": "Fine."})
+    body = {"q": ["Hi", "This is BAD."], "list": [{"index": 1, "t": "é"}, {"index": 1, "t": "BAD"}]}
+    assert ask(url, body).json() == {"answer": "Fine."}
+    left = {"q": ["Hi", MARK], "list": [{"index": 1, "t": "é"}, {"index": 1, "t": MARK}]}
+    assert application.lengths.pop() == str(len(application.asked[-1]))
+    assert json.loads(application.asked.pop()) == left
+    headers = {"content-type": "text/plain"}
+    assert httpx.post(f"{url}/chat", content="BAD", headers=headers).status_code == 200
+    assert application.asked.pop() == MARK.encode()
+    for blocked in ({"q": "BAD", "r": "WORSE"}, {"a key that is BAD": "Hi"}):
+        assert error_of(ask(url, blocked), 400)["code"] == "content_filter"
+    assert application.asked == []
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        pytest.param(
+            JSONResponse({"answer": ["BAD", {"n": 1, "t": "Good."}], "note": "BAD"}),
+            {"answer": [MARK, {"n": 1, "t": "Good."}], "note": "BAD"},
+            id="JSON",
+        ),
+        pytest.param(
+            Response('"BAD é"'.encode("utf-16"), media_type="application/json"),
+            MARK,
+            id="a text in JSON, in another encoding",
+        ),
+        pytest.param(
+            Response(b"BAD \xe9", headers={"content-type": "text/plain; charset=latin-1"}),
+            MARK,
+            id="text",
+        ),
+    ],
+)
+def test_of_an_answer_what_violates_is_replaced(
+    redacting: tuple[str, Application], given: Response, left: Any
+) -> None:
+    url, application = redacting
+    application.answer = given
+    answer = ask(url, {"q": "Hi"})
+    assert answer.status_code == 200
+    if given.media_type is None:
+        assert answer.text == left
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    else:
+        assert answer.json() == left
+
+
+def test_of_a_long_answer_the_windows_that_violate_are_replaced(
+    redacting: tuple[str, Application],
+) -> None:
+    url, application = redacting
+    application.answer = PlainTextResponse(f"{'A fine day. ' * 400}BAD. {'Good. ' * 400}")
+    text = ask(url, {"q": "Hi"}).text
+    assert text.startswith("A fine day. " * 150)
+    assert text.endswith("Good. " * 150)
+    assert text.count(MARK) == 1
+    assert "BAD" not in text
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(JSONResponse({"answer": "BAD", "choices": ["WORSE"]}), id="another policy"),
+        pytest.param(JSONResponse({"answer": {"so BAD": "Hi"}}), id="a key"),
+        pytest.param(Response(b"BAD", media_type="application/octet-stream"), id="a file"),
+    ],
+)
+def test_an_answer_that_cannot_be_redacted_is_blocked(
+    redacting: tuple[str, Application], answer: Response
+) -> None:
+    url, application = redacting
+    application.answer = answer
+    assert error_of(ask(url, {"q": "Hi"}), 400)["code"] == "content_filter"
+
+
+def event(text: str, *, names: str = "", **more: Any) -> bytes:
+    return f"{names}data: {json.dumps({'answer': text, **more})}\n\n".encode()
+
+
+def streamed(
+    redacting: tuple[str, Application], *pieces: bytes, kind: str = "text/event-stream"
+) -> str:
+    url, application = redacting
+
+    async def slowly() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+            if piece.endswith((b"}\n\n", b'"\n\n', b" ")):
+                await asyncio.sleep(0.3)  # a check
+
+    application.answer = StreamingResponse(slowly(), media_type=kind)
+    return ask(url, {"q": "Hi"}).text
+
+
+def test_in_a_stream_a_mark_stands_for_what_is_held(redacting: tuple[str, Application]) -> None:
+    good, bad, last = (event(text, names="event: piece\nid: 7\n") for text in ("Good. ", "B", "."))
+    rest = [event("AD. ", n=1), b": waiting\n\n", last, b"data: [DONE]\n\n"]
+    text = streamed(redacting, good, bad + rest[0], *rest[1:])
+    marked = f"event: piece\nid: 7\ndata: {json.dumps({'answer': MARK})}\n\n".encode()
+    emptied = event("", n=1)
+    assert text.encode() == b"".join([good, marked, emptied, *rest[1:]])
+
+
+def test_what_says_nothing_is_kept_where_all_is_held(redacting: tuple[str, Application]) -> None:
+    rest = [b'data: {"n": 1}\n\n', b"data: [DONE]\n\n"]
+    text = streamed(redacting, b"".join([event("BAD"), *rest]))
+    assert text.encode() == b"".join([event(MARK), *rest])
+
+
+def test_streams_of_text_and_of_texts_in_json_get_marks(
+    redacting: tuple[str, Application],
+) -> None:
+    pieces = [b"Good. ", b"BAD. ", b"More."]
+    assert streamed(redacting, *pieces, kind="text/plain") == f"Good. {MARK}More."
+    quoted = [f"data: {json.dumps(piece.decode())}\n\n".encode() for piece in pieces]
+    assert streamed(redacting, *quoted).encode() == b"".join(
+        [quoted[0], f"data: {json.dumps(MARK)}\n\n".encode(), quoted[2]]
+    )
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(event("BAD", choices=["BA", "D"]), id="another text beside it"),
+        pytest.param(event("BAD", names=": a comment\n"), id="a comment beside it"),
+        pytest.param(b": a BAD comment\n\n", id="a comment"),
+        pytest.param(event("BAD and WORSE"), id="another policy"),
+    ],
+)
+def test_a_stream_that_cannot_be_redacted_is_cut_off(
+    redacting: tuple[str, Application], bad: bytes
+) -> None:
+    text = streamed(redacting, bad, event("More."))
+    assert text.startswith('data: {"error"')
+    assert "BAD" not in text
+
+
 def test_rules_name_the_places(application: Application, engine: ScriptedEngine) -> None:
     rule = Rule(path="/ch*", request=("messages.*.content",), response=("choices.0.text",))
     with guarded(application, engine, rule) as url:
@@ -219,6 +384,8 @@ def test_a_place_is_what_stands_below_it_and_each_text_counts_once() -> None:
     value = {"a": [{"b": "1", "c": ["2"]}, {"b": "3"}], "d": "4"}
     assert [leaf.text for leaf in texts_at(value, ("a.*.b", "a.0", "x.y"))] == ["1", "3", "2"]
     assert [leaf.text for leaf in texts_at(value, ("**",))] == ["1", "2", "3", "4"]
+    same = {"a": [{"index": 0, "b": "1"}, {"index": 0, "b": "2"}]}
+    assert [leaf.text for leaf in texts_at(same, ("a", "**"))] == ["1", "2"]
 
 
 @pytest.mark.parametrize(("policy_set", "status"), [("closed", 500), ("opened", 200)])

@@ -2,6 +2,7 @@
 begun by the old ones, and what is wrong with the new ones changes nothing."""
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -13,9 +14,14 @@ from typing import Any
 import httpx
 import pytest
 
+from moderation.calibration import Calibration, Identity
+from moderation.media.recognisers import Recognisers
+from moderation.moderator import Moderator
 from moderation.prompts import JudgePrompt
+from policies import Policy
 from service.policy_files import PolicyFiles
 from service.runtime import Runtime
+from tests.moderation.test_moderator_evidence import Finder
 from tests.service.gate.test_proxy import behind
 from tests.service.scripted import (
     TOKENIZER,
@@ -106,11 +112,21 @@ class Service:
 
 
 @contextmanager
-def service(folder: Path, told: Told | None = None, **changes: Any) -> Iterator[Service]:
+def service(
+    folder: Path,
+    told: Told | None = None,
+    *,
+    recognisers: Recognisers | None = None,
+    calibration: Calibration | None = None,
+    **changes: Any,
+) -> Iterator[Service]:
     (folder / "own.yaml").write_text(POLICY.format(word="RAIN"))
     (folder / "closed.yaml").write_text(SET)
     engine = ReadingEngine(bad_is_bad)
-    moderator = scripted_moderator(engine).with_library(PolicyFiles([folder]).read())
+    text = scripted_moderator(engine).text
+    if calibration is not None:
+        text = text.calibrated(calibration)
+    moderator = Moderator(PolicyFiles([folder]).read(), text, recognisers=recognisers)
     told = told or Told(whole=completion("Fine."))
     with (
         upstream_server(told) as upstream,
@@ -166,6 +182,59 @@ def test_new_policies_are_read_by_the_classifier_before_anyone_asks(served: Serv
     num_asked = len(served.engine.asked)
     served.reload()
     assert [asked.text for asked in served.engine.asked[num_asked:]] == ["Hello."] * 2
+
+
+def test_new_policies_for_images_are_read_before_anyone_asks(tmp_path: Path) -> None:
+    recognisers = Recognisers(tags=Finder(daisy=0.4), nudity=Finder())
+    with service(tmp_path, recognisers=recognisers) as served:
+        served.reload()
+        *texts, image = [asked.text for asked in served.engine.asked]
+        assert texts == ["Hello."] * 2
+        assert "daisy" in image
+
+        def blind(text: str) -> float:
+            return math.nan if "daisy" in text else 0.0
+
+        served.forbid("SNOW")
+        served.engine.score = blind
+        served.reload()
+        assert served.reloads() == (1, 1)
+
+
+def calibration_of(policy: Policy) -> Calibration:
+    """For the scripted classifier; leaves the scores of prompts and responses as they are."""
+    curve = {"curve": Identity(), "fitted_on": "surface", "records": 100, "positives": 20}
+    entry = {"hash": policy.hash, "surfaces": {"prompt": curve, "response": curve}}
+    return Calibration.model_validate(
+        {
+            "model": {"name": "scripted", "revision": "1", "template": "compact"},
+            "data": [{"name": "dev.jsonl", "sha256": "0" * 64}],
+            "folds": 5,
+            "seed": 0,
+            "policies": {policy.id: entry},
+        }
+    )
+
+
+def test_a_policy_that_loses_its_calibration_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "own.yaml").write_text(POLICY.format(word="RAIN"))
+    own = PolicyFiles([tmp_path]).read().policy("own")
+    with service(tmp_path, calibration=calibration_of(own)) as served:
+        served.reload()
+        assert served.ready()["not_calibrated"] == []
+        served.forbid("SNOW")
+        for _ in range(2):
+            served.reload()
+        (gap,) = served.ready()["not_calibrated"]
+        assert gap.startswith("own has other words now")
+        warned = [record for record in caplog.records if "leaves scores raw" in record.message]
+        assert [record.levelname for record in warned] == ["WARNING"]  # once, not at each reload
+        assert gap in warned[0].message
+        served.forbid("RAIN")
+        served.reload()
+        assert served.ready()["not_calibrated"] == []
 
 
 BROKEN = {

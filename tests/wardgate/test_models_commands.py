@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from moderation.media.recognisers import are_installed
 from tests.moderation.checkpoints_on_disk import edit_config, write_shieldgemma2
 from wardgate.environment import default_cache_dir
 from wardgate.main import app
@@ -26,7 +27,24 @@ def test_the_list_as_json_says_where_models_come_from() -> None:
     models = {model["name"]: model for model in json.loads(run("list", "--json")[1])["models"]}
     assert models["shieldgemma-2-4b"]["source"] == "google/shieldgemma-2-4b-it"
     assert models["shieldgemma-2-4b"]["modalities"] == ["image"]
-    assert models["embedded"]["modalities"] == ["text"]
+    assert models["shieldgemma-2-4b"]["by_evidence"] is False
+    assert models["shieldgemma-2b"]["modalities"] == ["text"]
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_embedded_models_judge_images_where_the_recognisers_are_installed(
+    installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert are_installed()  # as in every environment that runs these tests
+    if not installed:
+        monkeypatch.setattr("moderation.media.recognisers.find_spec", lambda _: None)
+    models = {model["name"]: model for model in json.loads(run("list", "--json")[1])["models"]}
+    for name in ("embedded", "embedded-base"):
+        assert models[name]["modalities"] == ["text", "image"][: 1 + installed]
+        assert models[name]["by_evidence"] is installed
+    out = " ".join(run("list")[1].split())
+    assert ("text, image (by evidence)" in out) is installed
+    assert ("With the extra 'evidence'" in out) is not installed
 
 
 def test_a_folder_that_is_no_model_is_refused_with_the_reason(tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ class ChoiceAnswers:
     last_events: frozenset[str] = frozenset()
     chosen: frozenset[str]
     """Objects in a choice whose keys a model wrote; see `strings`."""
-    said: str | None
-    """See `Dialect.said`."""
+    said: str
+    """The field of a choice whose text can be replaced."""
 
     def framing(self) -> Framing:
         """See `Dialect.framing`."""
@@ -134,12 +134,21 @@ class ChoiceAnswers:
         ]
         return {**answer, "choices": made}
 
-    def with_said(self, answer: Json, choice: int, text: str, /) -> Json | None:
-        """See `Dialect.with_said`."""
+    def is_said(self, name: Field, /) -> bool:
+        """See `Dialect.is_said`."""
+        return name.choice is not None and name.name == self.said
+
+    def repeats(self, name: Field, said: Field, /) -> bool:
+        """See `Dialect.repeats`."""
+        return name.choice == said.choice and name.name.startswith(("logprobs.", "logprobs["))
+
+    def with_said(self, answer: Json, name: Field, text: str, /) -> Json | None:
+        """See `Dialect.with_said`: of the choice, only how it ended and what else its message holds
+        are left."""
         made = []
-        says_anything = any(answer[name] is not None for name in answer.keys() - _HEAD)
+        says_anything = any(answer[key] is not None for key in answer.keys() - _HEAD)
         for index, given in choices_of(answer):
-            if index != choice:
+            if index != name.choice:
                 made.append(given)
                 says_anything = True
                 continue

@@ -96,18 +96,33 @@ class ChunkReader(Protocol):
         ...
 
 
-class Dialect(Protocol):
+class Rewriting(Protocol):
+    """How a text of an answer is replaced."""
+
+    def is_said(self, name: Field, /) -> bool:
+        """Whether it can be."""
+        ...
+
+    def repeats(self, name: Field, said: Field, /) -> bool:
+        """Whether a text says again what another does, so that it goes with it."""
+        ...
+
+    def with_said(self, answer: Json, name: Field, text: str, /) -> Json | None:
+        """A whole answer or a chunk in which a text is this one.
+
+        What may say in another form what stood there is not in it. None where nothing is left of a
+        chunk.
+        """
+        ...
+
+
+class Dialect(Rewriting, Protocol):
     """One endpoint."""
 
     endpoint: str
     """Its path under `/v1/`."""
     last_events: frozenset[str]
     """See `Call.last_events`."""
-
-    @property
-    def said(self) -> str | None:
-        """The field of a choice whose text can be replaced; None where none can."""
-        ...
 
     def framing(self) -> Framing:
         """How the events of one stream are written."""
@@ -175,7 +190,7 @@ class Dialect(Protocol):
         ...
 
     def passed(self, end: Json, /) -> None:
-        """Notes an answer that has passed: the whole of it, or the chunk that ended it."""
+        """Notes an answer that has passed as it came: all of it, or the chunk that ended it."""
         ...
 
     def blocked_whole(
@@ -183,14 +198,6 @@ class Dialect(Protocol):
     ) -> Json:
         """A whole answer with these choices replaced by a text each; all of it where None is one
         of them."""
-        ...
-
-    def with_said(self, answer: Json, choice: int, text: str, /) -> Json | None:
-        """A whole answer or a chunk in which a choice says this text in the field `said`.
-
-        Of the choice, only how it ended and what else its message holds are left: all other values
-        may say in another form what it said before. None where nothing is left of a chunk.
-        """
         ...
 
     def refusal(self, body: Json, text: str) -> Json:

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from service.errors import UpstreamBroke, error_body
@@ -21,7 +22,7 @@ from service.gate.dialects.responses_input import (
     remote_files_in,
 )
 from service.gate.history import History
-from service.gate.strings import Leaf, strings
+from service.gate.strings import Leaf, changed, strings
 from service.remote_files import RemoteFile
 
 LAST_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed"})
@@ -58,6 +59,14 @@ _TEXTS = {
 """Of the events `response.*.delta` and `response.*.done`: whether their text stands in a part of
 the item or in the item, and its field there."""
 _EVENT = re.compile(r"response\.([a-z0-9_.]{1,64})\.([a-z_]{1,32})")
+_EVENT_KEYS = frozenset(
+    {"content_index", "item_id", "output_index", "sequence_number", "summary_index", "type"}
+)
+"""That say what an event is about."""
+_SAID = re.compile(r"output\[[0-9]+\]\.content\[[0-9]+\]\.text")
+"""Texts that can be replaced."""
+_ITEM_KEYS = frozenset({"content", "id", "phase", "role", "status", "summary", "type"})
+"""What is left of an item in which one is."""
 _FILES = frozenset({"response.audio.delta", "response.image_generation_call.partial_image"})
 
 _Path = tuple[str | int, ...]
@@ -77,7 +86,6 @@ class ResponsesDialect:
 
     endpoint = "responses"
     last_events = LAST_EVENTS
-    said = None
 
     def __init__(self, history: History) -> None:
         """`history` knows which answers a request may go on from."""
@@ -167,9 +175,30 @@ class ResponsesDialect:
             "incomplete_details": {"reason": "content_filter"},
         }
 
-    def with_said(self, _answer: Json, _choice: int, _text: str, /) -> Json | None:
-        """Never asked for: its events say a text in too many places."""
-        raise NotImplementedError
+    def is_said(self, name: Field, /) -> bool:
+        """See `Dialect.is_said`."""
+        return _SAID.fullmatch(name.name) is not None
+
+    def repeats(self, name: Field, said: Field, /) -> bool:
+        """See `Dialect.repeats`."""
+        return name.name.startswith(f"{said.name.removesuffix('.text')}.logprobs")
+
+    def with_said(self, answer: Json, name: Field, text: str, /) -> Json:
+        """See `Dialect.with_said`. An event is never left out, so that all keep their numbers."""
+        if answer.get("object") == "response":
+            return _response_saying(answer, name, text)
+        made: Json = {}
+        for key, value in answer.items():
+            place = _place(answer, key)
+            if key == "response" and isinstance(value, dict):
+                made[key] = _response_saying(value, name, text)
+            elif key == "logprobs":
+                made[key] = []
+            elif place is not None:
+                made[key] = _saying(value, place.path, name, text)
+            elif key in _EVENT_KEYS:
+                made[key] = value
+        return made
 
     def refusal(self, body: Json, text: str) -> Json:
         """See `Dialect.refusal`: as a model refuses."""
@@ -337,6 +366,49 @@ def _joined(leaves: Iterator[Leaf], *, is_whole: bool) -> list[Piece]:
         name = Leaf(path, "").where
         texts[name] = texts.get(name, "") + leaf.text
     return [Piece(Field(0, name), text, is_whole) for name, text in texts.items()]
+
+
+def _response_saying(response: Json, name: Field, text: str) -> Json:
+    path: _Path = ("output",)
+    return {
+        key: _saying(value, path, name, text) if key == "output" else value
+        for key, value in response.items()
+    }
+
+
+def _saying(value: Any, path: _Path, name: Field, text: str) -> Any:
+    """A value of an answer in which a text is another one. Of its part only that is left, and of
+    the item its parts: token ids, `parsed`, `encrypted_content` and the like may say it again.
+
+    Args:
+        value: that stands at `path`.
+        path: in the answer.
+        name: of the text.
+        text: the other one.
+    """
+    for leaf in strings(value, names=_ITEM_NAMES, chosen=_CHOSEN, path=path):
+        if leaf.where != name.name or leaf.at is None:
+            continue
+        value = changed(value, leaf.at, partial(_put, text))
+        text = ""  # once, should the place be listed twice
+        if leaf.at:
+            value = changed(value, leaf.at[:-1], _bare_part)
+        if len(leaf.at) >= 3:
+            value = changed(value, leaf.at[:-3], _bare_item)
+    return value
+
+
+def _put(text: str, _: Any) -> str:
+    return text
+
+
+def _bare_part(part: Json) -> Json:
+    emptied: Json = {key: [] for key in ("annotations", "logprobs") if key in part}
+    return {"type": part.get("type"), "text": part["text"], **emptied}
+
+
+def _bare_item(item: Json) -> Json:
+    return {key: value for key, value in item.items() if key in _ITEM_KEYS}
 
 
 def _numbered(events: Sequence[Json], first: int) -> list[Json]:

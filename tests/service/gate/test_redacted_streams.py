@@ -10,11 +10,20 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.service.gate.responses import begun, completed, message, stream
+from tests.service.gate.responses import (
+    begun,
+    called,
+    completed,
+    message,
+    read_events,
+    stream,
+    thought,
+)
 from tests.service.gate.responses import said as said_by_events
 from tests.service.scripted import (
     ScriptedEngine,
     chat_body,
+    error_of,
     scripted_moderator,
     serving,
     stream_events,
@@ -300,13 +309,91 @@ def test_where_text_leaves_unchecked_it_is_blocked(told: Told, mode: str) -> Non
     assert MARK not in str(events)
 
 
-def test_events_of_responses_are_blocked(url: str, told: Told) -> None:
-    told.steps = stream(begun(), said_by_events("This is BAD."), completed(message("This is BAD.")))
-    answer = httpx.post(
-        f"{url}/v1/responses", json={"model": "m", "input": "Hi", "stream": True}, timeout=20
-    )
-    assert "BAD" not in answer.text
-    assert "response.incomplete" in answer.text
+def ask_for_events(url: str, told: Told, *events: Any) -> list[Json]:
+    told.steps = stream(*events)
+    body = {"model": "m", "input": "Hi", "stream": True}
+    return read_events(httpx.post(f"{url}/v1/responses", json=body, timeout=20))
+
+
+def texts_of(value: Any) -> list[str]:
+    """All that stands in the places of texts of an event."""
+    if isinstance(value, list):
+        return [text for element in value for text in texts_of(element)]
+    if not isinstance(value, dict):
+        return []
+    own = [value[key] for key in ("text", "delta") if isinstance(value.get(key), str)]
+    return own + [text for element in value.values() for text in texts_of(element)]
+
+
+def test_events_say_the_mark_wherever_they_said_the_text(url: str, told: Told) -> None:
+    first = said_by_events("Good. ", "B", "AD. ", "More.")
+    second = said_by_events("Also good.", index=1)
+    whole, other = message("Good. BAD. More."), message("Also good.", 1)
+    paused = [*first[:3], CHECKED, *first[3:5], CHECKED, *first[5:]]
+    events = ask_for_events(url, told, begun(), paused, second, completed(whole, other))
+    left = f"Good. {MARK}More."
+    said = ["", "Good. ", MARK, "", "More.", left, left, left]
+    also = ["", "Also good.", "Also good.", "Also good.", "Also good."]
+    assert texts_of(events) == [*said, *also, left, "Also good."]
+    assert len(events) == 18
+    report = events[-1]["response"].pop("wardgate")["response"]
+    sent = completed(message(left), other)
+    assert events[-1] == {**sent, "sequence_number": 17}
+    assert report["redacted"] == [
+        {"choice": 0, "field": "output[0].content[0].text", "policies": ["harassment"]}
+    ]
+    body = {"model": "m", "input": "Hi", "previous_response_id": "resp_1"}
+    again = httpx.post(f"{url}/v1/responses", json=body, timeout=20)
+    assert error_of(again, 400)["code"] == "unseen_history"
+
+
+def test_events_that_are_all_held_are_redacted_with_their_repetitions(url: str, told: Told) -> None:
+    tokens = [{"token": "BAD", "logprob": -1.0, "top_logprobs": []}]
+    bad = said_by_events("BAD")
+    bad[2] |= {"logprobs": tokens, "obfuscation": "abc"}
+    bad[3] |= {"logprobs": tokens}
+    for event in bad[4:]:
+        part = event.get("part") or event["item"]["content"][0]
+        part["logprobs"] = tokens
+    events = ask_for_events(url, told, begun(), bad, completed(message("BAD", logprobs=tokens)))
+    del events[-1]["response"]["wardgate"]
+    assert events == stream(begun(), said_by_events(MARK), completed(message(MARK)))
+
+
+def test_a_text_that_is_said_at_once_gets_its_mark_there(url: str, told: Told) -> None:
+    bad = [event for event in said_by_events("BAD") if "delta" not in event["type"]]
+    events = ask_for_events(url, told, begun(), bad, completed(message("BAD")))
+    assert texts_of(events) == ["", *[MARK] * 4]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        pytest.param([said_by_events("BAD"), called("f", '{"a": "BAD"}', index=1)], id="a call"),
+        pytest.param([thought("BAD"), said_by_events("BAD", index=1)], id="reasoning"),
+        pytest.param([said_by_events("X "), CHECKED, said_by_events("BAD", index=1)], id="WORSE"),
+    ],
+)
+def test_events_with_a_violation_elsewhere_are_blocked(
+    url: str, told: Told, events: list[Any]
+) -> None:
+    if events[1] is CHECKED:
+        events[2][3]["note"] = "So WORSE"
+    found = ask_for_events(url, told, begun(), *events, completed(message("BAD", 1)))
+    assert found[-1]["type"] == "response.incomplete"
+    assert "BAD" not in str(found)
+
+
+def test_another_text_in_the_place_of_one_that_was_redacted_is_judged(url: str, told: Told) -> None:
+    events = said_by_events("BAD")
+    events[3] |= {"text": "Other."}
+    end = completed(message("BAD"))
+    found = ask_for_events(url, told, begun(), events[:3], CHECKED, events[3:], end)
+    assert texts_of(found) == ["", MARK, "Other.", *[MARK] * 3]
+    events[3] |= {"text": "A BAD one."}
+    found = ask_for_events(url, told, begun(), events[:3], CHECKED, events[3:], end)
+    assert found[-1]["type"] == "response.incomplete"
+    assert "BAD" not in str(found)
 
 
 SPAN = re.compile(r"<[^<>]*>")

@@ -10,7 +10,7 @@ import pytest
 
 from moderation.moderator import Moderator
 from moderation.prompts import JudgePrompt
-from tests.service.gate.responses import message, response
+from tests.service.gate.responses import call, message, reasoning, response
 from tests.service.scripted import (
     LIBRARY,
     TOKENIZER,
@@ -379,6 +379,11 @@ def test_of_a_long_answer_only_the_windows_that_violate_go(url: str, told: Told)
     assert "BAD" not in text
 
 
+def test_an_image_as_a_text_goes_as_a_whole(url: str, told: Told) -> None:
+    told.whole = completion(WIDE)
+    assert post(url, chat_body())["choices"][0]["message"]["content"] == MARK
+
+
 def test_a_text_with_coded_letters_goes_as_a_whole(url: str, told: Told) -> None:
     padding = r"\u0041 fine day. " * 300
     told.whole = completion(rf"{padding}\u0042AD. {padding}")
@@ -443,11 +448,45 @@ def test_texts_of_completions(url: str, told: Told) -> None:
     assert found == {"index": 0, "text": MARK, "logprobs": None, "finish_reason": "stop"}
 
 
-def test_an_answer_of_responses_is_blocked(url: str, told: Told) -> None:
-    told.whole = response(message("BAD"))
-    answer = post(url, {"model": "any", "input": "Hi"}, "responses")
+def test_of_an_answer_of_responses_the_part_is_replaced(url: str, told: Told) -> None:
+    first, second = message("BAD", tokens=[66, 65, 68]), message("Good.", 1, note=7)
+    first |= {"index": 1, "token_ids": [66, 65, 68]}  # not where it stands
+    (part,) = first["content"]
+    cited = {"type": "url_citation", "start_index": 0, "end_index": 3, "url": "http://x.example"}
+    part |= {"annotations": [cited], "logprobs": LOGPROBS["content"]}
+    told.whole = response(first, second | {"index": 0})
+    body = {"model": "any", "input": "Hi"}
+    answer = post(url, body, "responses")
+    report = answer.pop("wardgate")["response"]
+    assert answer == response(message(MARK), second | {"index": 0})
+    assert (report["passed"], report["action"]) == (True, "redact")
+    assert report["redacted"] == [
+        {"choice": 0, "field": "output[1].content[0].text", "policies": ["harassment"]}
+    ]
+    # the server remembers what was replaced, so nobody may go on from it
+    again = httpx.post(f"{url}/v1/responses", json=body | {"previous_response_id": answer["id"]})
+    assert error_of(again, 400)["code"] == "unseen_history"
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        pytest.param([message("BAD"), call("f", '{"a": "BAD"}')], id="a call as well"),
+        pytest.param([reasoning("BAD"), message("BAD")], id="reasoning as well"),
+        pytest.param([message("BAD"), message("Fine.", 1, logprobs=LOGPROBS)], id="tokens alone"),
+        pytest.param([message("BAD", note="BAD")], id="an unknown field"),
+        pytest.param([message("BAD"), message("WORSE", 1)], id="another policy blocks"),
+    ],
+)
+def test_an_answer_of_responses_that_violates_elsewhere_is_blocked(
+    told: Told, output: list[Json]
+) -> None:
+    told.whole = response(*output)
+    with gate(told, policy_set="redacting_or_blocking") as url:
+        answer = post(url, {"model": "any", "input": "Hi"}, "responses")
     assert answer["status"] == "incomplete"
     assert "BAD" not in str(answer["output"])
+    assert MARK not in str(answer["output"])
 
 
 def test_images_are_removed_and_prompts_for_them_blocked(url: str, told: Told) -> None:

@@ -228,6 +228,56 @@ def test_a_moderation_judges_what_stands_at_a_url(url: str, files: Files) -> Non
         assert (answer["results"][0]["wardgate"]["action"] == "block") is flagged
 
 
+def face_calls(image: str) -> list[tuple[str, Json, str]]:
+    """The routes of the faces that take images by URL, with one, and what they call its place."""
+    openai = {"type": "image_url", "image_url": {"url": image}}
+    llama = {"type": "image", "image": {"url": {"uri": image}}}
+    texts = {"input_type": "request", "texts": ["Look."]}
+    messages = [{"role": "user", "content": [{"type": "text", "text": "Look."}, openai]}]
+    place = "content[1].image_url"
+    return [
+        ("beta/litellm_basic_guardrail_api", texts | {"images": [image]}, "images[0]"),
+        (
+            "beta/litellm_basic_guardrail_api",
+            texts | {"structured_messages": messages},
+            f"structured_messages[0].{place}",
+        ),
+        ("v1/checks", {"messages": messages}, f"messages[0].{place}"),
+        (
+            "v1/safety/run-shield",
+            {"shield_id": "reading", "messages": [{"role": "user", "content": llama}]},
+            "messages[0].content.image",
+        ),
+    ]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_faces_judge_what_stands_at_a_url(url: str, files: Files, number: int) -> None:
+    for path, is_held in (("good", False), ("bad", True)):
+        route, body, _ = face_calls(at(files, path))[number]
+        answer = httpx.post(f"{url}/{route}", json=body, timeout=20).json()
+        told = answer.get("action"), answer.get("status"), answer.get("violation")
+        assert told[0] in (None, "BLOCKED" if is_held else "NONE")
+        assert told[1] in (None, "blocked" if is_held else "passed")
+        assert bool(told[2]) is (is_held and told[:2] == (None, None))
+    assert files.paths == ["/good", "/bad"]
+    route, body, place = face_calls(at(files, "page"))[number]
+    error = error_of(httpx.post(f"{url}/{route}", json=body, timeout=20), 400)
+    assert (error["param"], error["code"]) == (place, "download_failed")
+    route, body, place = face_calls("http://elsewhere.example/a.png")[number]
+    error = error_of(httpx.post(f"{url}/{route}", json=body, timeout=20), 400)
+    assert (error["param"], error["code"]) == (place, "download_refused")
+
+
+def test_a_file_that_is_named_twice_is_fetched_once(url: str, files: Files) -> None:
+    """As LiteLLM does, which sends an image in its message and beside it."""
+    files.data["/turning"] = [bytes_of(GOOD), bytes_of(BAD)]
+    route, body, _ = face_calls(at(files, "turning"))[1]
+    answer = httpx.post(f"{url}/{route}", json=body | {"images": [at(files, "turning")]})
+    assert answer.json() == {"action": "NONE"}
+    assert files.paths == ["/turning"]
+
+
 def test_a_url_in_another_place_is_text_and_not_fetched(url: str, told: Told, files: Files) -> None:
     post(url, "chat/completions", {**chat_body(at(files, "good")), "documents": [at(files, "bad")]})
     assert (files.paths, len(told.asked)) == ([], 1)
