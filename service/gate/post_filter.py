@@ -10,12 +10,13 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
-from moderation.growing import GrowingContent
 from service.errors import UpstreamBroke
+from service.gate.answer_text import AnswerText
 from service.gate.checks import Check, Checker, chars_of_one
 from service.gate.dialects.dialect import ChunkReader, Field, Json, Piece
+from service.gate.held import Held, held_up_to, with_mark
 from service.gate.pace import Pace
 from service.gate.redaction import RedactedText, Redactor, policies_of
 
@@ -61,86 +62,6 @@ class Blocked:
     retraction: Retraction | None
 
 
-@dataclass(slots=True)
-class _Text:
-    """One text of the answer: all of it, how much is covered by checks, how much is out."""
-
-    text: str = ""
-    checked: int = 0
-    released: int = 0
-    check: Check | None = None
-    """The last one."""
-    first_failed: Check | None = None
-    """Without a verdict; what it let through stays visible to the end."""
-    growing: GrowingContent = field(default_factory=GrowingContent)
-    is_whole: bool = False
-    """Whether the answer said so: no more of it is expected."""
-    said_at: int = 0
-    """Characters of all texts of its choice that had come with the last one of this."""
-    marked: int = -1
-    """Where the last mark ends, the text in place of what was removed; -1 where there is none."""
-    removed_for: list[frozenset[str]] = field(default_factory=list)
-    """The policies of each mark."""
-    given: str | None = None
-    """As the upstream said it, where that is another text."""
-
-    def add(self, piece: Piece) -> int:
-        """More of it, or all of it, see `may_be`; returns the length up to the end of the piece.
-        White space at its beginning says nothing, so there is nothing to check.
-
-        Raises:
-            UpstreamBroke: more of a text that was whole.
-        """
-        if self.is_whole and not piece.is_whole:
-            raise UpstreamBroke("the upstream goes on with a text after it has said all of it")
-        self.is_whole = piece.is_whole
-        more = piece.text[len(self.upstreams) :] if piece.is_whole else piece.text
-        is_silent = self.check is None and self.checked == len(self.text) and not more.strip()
-        self.text += more
-        if self.given is not None:
-            self.given += more
-        if is_silent:
-            self.checked = len(self.text)
-        is_short = piece.is_whole and self.given is None
-        return len(piece.text) if is_short else len(self.text)
-
-    def may_be(self, whole: str) -> bool:
-        """Whether a text said whole is this one, or the beginning of it, or goes on with it."""
-        given = self.upstreams
-        return given.startswith(whole) or (not self.is_whole and whole.startswith(given))
-
-    def replace_held(self, end: int, text: str) -> None:
-        """Puts a text, which nobody has judged yet, in place of what is held up to `end`."""
-        self.given = self.upstreams
-        self.text = self.text[: self.released] + text + self.text[end:]
-        self.checked = min(self.checked, self.released)
-
-    @property
-    def upstreams(self) -> str:
-        """It, as the upstream said it."""
-        return self.text if self.given is None else self.given
-
-    @property
-    def unchecked(self) -> str:
-        return self.text[self.checked :]
-
-    @property
-    def nearness(self) -> float:
-        return self.check.nearness if self.check is not None else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """A chunk that waits, and how long its texts are with it."""
-
-    chunk: Json
-    lengths: dict[Field, int]
-    ended: frozenset[int]
-    """Choices that it ends."""
-    wholes: frozenset[Field]
-    """The texts of which it says all, or says it again."""
-
-
 class PostFilter:
     """Filters one streamed answer."""
 
@@ -172,10 +93,10 @@ class PostFilter:
         self._choices = frozenset(range(num_choices))  # and any other that comes
         self._key = key
         self._redactor = redactor if pace.mode == "hold" else None
-        self._texts: dict[Field, _Text] = {}
+        self._texts: dict[Field, AnswerText] = {}
         self._said: Counter[int | None] = Counter()
         """Characters that have come of the texts of a choice."""
-        self._held: deque[_Held] = deque()
+        self._held: deque[Held] = deque()
         self._finished: frozenset[int] = frozenset()
         self._blocked: frozenset[int] = frozenset()
         self._all_blocked = False
@@ -293,7 +214,7 @@ class PostFilter:
             name = self._restated(piece) if piece.is_whole else piece.field
             if name not in self._texts and len(self._texts) >= MAX_TEXTS:
                 raise UpstreamBroke(f"the upstream answers with more than {MAX_TEXTS} texts")
-            text = self._texts.setdefault(name, _Text())
+            text = self._texts.setdefault(name, AnswerText())
             before = len(text.text)
             lengths[name] = max(text.add(piece), lengths.get(name, 0))
             if piece.is_whole:
@@ -305,7 +226,7 @@ class PostFilter:
         self._choices |= {name.choice for name in lengths if name.choice is not None}
         ended = self._reader.ended_choices(left)
         self._finished |= ended
-        self._held.append(_Held(left, lengths, ended, frozenset(wholes)))
+        self._held.append(Held(left, lengths, ended, frozenset(wholes)))
 
     def _restated(self, piece: Piece) -> Field:
         """The text that a whole one is, or goes on with: what was checked of it is not checked
@@ -332,7 +253,7 @@ class PostFilter:
         )
         return {name: len(text.text) for name, text in unchecked.items()} if is_due else {}
 
-    def _open_texts(self) -> list[tuple[Field, _Text]]:
+    def _open_texts(self) -> list[tuple[Field, AnswerText]]:
         return [(f, t) for f, t in self._texts.items() if f.choice not in self._blocked]
 
     def _is_complete(self, name: Field) -> bool:
@@ -385,13 +306,14 @@ class PostFilter:
             return set()
         if text.marked == length:  # the mark itself does not pass
             return set()
-        ends = self._held_up_to(name, length, redactor)
+        ends = held_up_to(self._held, name, length, redactor)
         if not ends:
             return set()
         follows_mark = text.marked >= 0 and not text.text[text.marked : text.released].strip()
         mark = "" if follows_mark and text.marked <= text.released else redactor.text
         marks = {f: mark if f == name else "" for f in ends}
-        self._put_into_held(name, ends, marks, redactor)
+        begins = {f: self._texts[f].released + len(each) for f, each in marks.items()}
+        self._held = with_mark(self._held, name, ends, begins, mark, redactor)
         for f, end in ends.items():
             self._texts[f].replace_held(end, marks[f])
         if mark:
@@ -403,56 +325,7 @@ class PostFilter:
         self._redacting.append(check)
         return set(ends)
 
-    def _held_up_to(self, name: Field, length: int, redactor: Redactor) -> dict[Field, int]:
-        """How far a text, and what repeats it, go in the chunks that are held of it up to a length;
-        nothing where one of them goes on with another text of the choice, which may say it
-        again."""
-        ends: dict[Field, int] = {}
-        for held in self._held:
-            if held.lengths.get(name, 0) > length:
-                break
-            own = {f for f in held.lengths if f.choice == name.choice}
-            gone = {f for f in own if f == name or redactor.repeats(f, name)}
-            if gone and not own <= gone | held.wholes:
-                return {}
-            ends |= {f: max(held.lengths[f], ends.get(f, 0)) for f in gone}
-        return ends if name in ends else {}
-
-    def _put_into_held(
-        self, name: Field, ends: dict[Field, int], marks: dict[Field, str], redactor: Redactor
-    ) -> None:
-        """The held chunks with a mark in place of what is removed: in the first of them, while the
-        others say nothing of it, and are dropped where that leaves nothing. Those that say all of
-        the text are changed when they leave.
-
-        Args:
-            name: the text.
-            ends: see `_held_up_to`.
-            marks: what stands in place of each of these.
-            redactor: changes chunks.
-        """
-        begins = {f: self._texts[f].released + len(mark) for f, mark in marks.items()}
-        mark, is_after = marks[name], False
-        held, self._held = self._held, deque()
-        for each in held:
-            is_after = is_after or each.lengths.get(name, 0) > ends[name]
-            own = {f for f in each.lengths if f.choice == name.choice}
-            chunk: Json | None = each.chunk
-            lengths = dict(each.lengths)
-            if is_after:
-                lengths |= {f: lengths[f] - ends[f] + begins[f] for f in own & ends.keys()}
-            elif name in each.wholes:
-                lengths |= {f: begins[f] for f in own & ends.keys()}
-            elif own <= ends.keys() | each.wholes:
-                said = mark if name in own else ""
-                chunk = redactor.put(each.chunk, name, said)
-                lengths = {f: lengths[f] for f in lengths.keys() - (own & ends.keys())}
-                if said:
-                    lengths[name], mark = begins[name], ""
-            if chunk is not None:
-                self._held.append(replace(each, chunk=chunk, lengths=lengths))
-
-    def _block(self, name: Field, text: _Text, check: Check) -> Blocked:
+    def _block(self, name: Field, text: AnswerText, check: Check) -> Blocked:
         self._decisive = self._decisive or check
         choices = self._choices if name.choice is None else frozenset({name.choice})
         ended_here = choices - self._blocked
@@ -493,7 +366,7 @@ class PostFilter:
         waiting = frozenset[int]().union(*(held.ended for held in list(self._held)[1:]))
         return self._choices <= self._finished - waiting | self._blocked
 
-    def _may_leave(self, held: _Held) -> bool:
+    def _may_leave(self, held: Held) -> bool:
         texts = self._open_texts()
         if any(t.unchecked.strip() for f, t in texts if f.choice in held.ended):
             return False  # a last check may still block what this ends
