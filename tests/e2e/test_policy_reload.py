@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from tests.e2e.serving import serve
-from tests.service.scripted import chat_body, stream_events, streamed_text, wait_until
+from tests.service.scripted import chat_body, stream_events, streamed_text
 from tests.service.upstream_server import Pause, Told, said, upstream_server
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.model
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import gzip
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.service.scripted import wait_until
+from tests.service.in_thread import in_thread
 
 
 @dataclass
@@ -68,15 +67,9 @@ def file_server(
         ssl_certfile=certificate,
     )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until(lambda: server.started)
-    files.port = server.servers[0].sockets[0].getsockname()[1]
-    try:
+    with in_thread(server, is_cut_off=True):
+        files.port = server.servers[0].sockets[0].getsockname()[1]
         yield files
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join(15)
 
 
 async def _forever(piece: bytes, pause_s: float) -> AsyncIterator[bytes]:

@@ -30,6 +30,8 @@ from service.runtime import Runtime
 from service.server import Server
 from service.settings import Settings
 from tests.moderation.asking import OneByOne
+from tests.service.in_thread import in_thread
+from tests.waiting import wait_until
 
 CONTROLS = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>")
 
@@ -283,27 +285,10 @@ def serving_server(
     )
     listener = socket.create_server(("127.0.0.1", 0))
     server = Server(runtime)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    try:
-        _wait_until(lambda: server.started and (not wait_ready or runtime.state != "loading"))
+    with listener, in_thread(server, [listener]):
+        wait_until(lambda: not wait_ready or runtime.state != "loading")
         yield url, runtime, server
-    finally:
-        server.should_exit = True
-        thread.join(15)
-        listener.close()
-    assert not thread.is_alive(), "the server has to stop"
-
-
-def _wait_until(happened: Callable[[], bool], *, timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not happened():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.005)
-
-
-wait_until = _wait_until
 
 
 def chat_body(text: str = "Hi", **more: Any) -> dict[str, Any]:

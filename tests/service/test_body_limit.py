@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from service.body_limit import FREE_BYTES, InFlight
 from service.errors import BodiesOverloaded
 from service.metrics import Metrics
-from tests.service.scripted import error_of, serving, serving_runtime, settings, wait_until
+from tests.service.scripted import error_of, serving, serving_runtime, settings
+from tests.waiting import wait_until
 
 SMALL = {"input": "a text"}
 

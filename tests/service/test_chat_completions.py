@@ -19,8 +19,8 @@ from tests.service.scripted import (
     serving_runtime,
     stream_events,
     streamed_text,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 
 @pytest.fixture

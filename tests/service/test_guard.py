@@ -22,6 +22,7 @@ from moderation.errors import Unscorable
 from service.guard import Guard, Rule
 from service.guard.rules import texts_at
 from service.runtime import Runtime
+from tests.service.in_thread import in_thread
 from tests.service.scripted import (
     LIBRARY,
     ScriptedEngine,
@@ -29,7 +30,6 @@ from tests.service.scripted import (
     error_of,
     scripted_moderator,
     settings,
-    wait_until,
 )
 
 
@@ -72,16 +72,8 @@ def guarded(
     app.add_middleware(Guard, runtime=runtime, rules=rules or [Rule(path="/chat")])
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    wait_until(lambda: server.started)
-    try:
+    with listener, in_thread(server, [listener]):
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(15)
-        listener.close()
-    assert not thread.is_alive()
 
 
 @pytest.fixture

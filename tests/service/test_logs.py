@@ -14,9 +14,9 @@ from tests.service.scripted import (
     chat_body,
     scripted_moderator,
     serving,
-    wait_until,
 )
 from tests.service.test_body_limit import begun_upload
+from tests.waiting import wait_until
 
 SECRET = "what somebody wrote in confidence"
 

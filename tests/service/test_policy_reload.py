@@ -32,9 +32,9 @@ from tests.service.scripted import (
     serving_server,
     stream_events,
     streamed_text,
-    wait_until,
 )
 from tests.service.upstream_server import Json, Pause, Told, completion, said, upstream_server
+from tests.waiting import wait_until
 
 POLICY = """\
 id: own

@@ -18,8 +18,8 @@ from tests.service.scripted import (
     scripted_moderator,
     serving_server,
     stream_events,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 
 @dataclass

@@ -20,8 +20,8 @@ from tests.service.scripted import (
     scripted_moderator,
     serving,
     serving_runtime,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 
 class Dying(BaseException):

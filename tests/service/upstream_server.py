@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from tests.service.scripted import wait_until
+from tests.service.in_thread import in_thread
 
 Json = dict[str, Any]
 
@@ -122,14 +122,8 @@ def upstream_server(told: Told) -> Iterator[str]:
         Starlette(routes=routes), host="127.0.0.1", port=0, log_level="critical", lifespan="off"
     )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until(lambda: server.started)
-    try:
+    with in_thread(server, is_cut_off=True):
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join(15)
 
 
 class _Stream(StreamingResponse):

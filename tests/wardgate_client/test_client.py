@@ -23,9 +23,9 @@ from tests.service.scripted import (
     scripted_moderator,
     serving,
     serving_runtime,
-    wait_until,
 )
 from tests.service.test_moderations import WidthReader, png
+from tests.waiting import wait_until
 from tests.wardgate_client.clients import calling
 from wardgate_client import (
     AsyncClient,

@@ -18,8 +18,8 @@ from tests.service.scripted import (
     scripted_moderator,
     serving,
     serving_runtime,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,6 @@ from tests.service.scripted import (
     scripted_moderator,
     serving,
     stream_events,
-    wait_until,
 )
 from tests.service.upstream_server import (
     DONE,
@@ -39,6 +38,7 @@ from tests.service.upstream_server import (
     said,
     upstream_server,
 )
+from tests.waiting import wait_until
 
 MARK = "[removed by the content policy]"
 CHECKED = Pause(0.4)

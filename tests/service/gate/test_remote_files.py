@@ -22,10 +22,10 @@ from tests.service.scripted import (
     error_of,
     scripted_moderator,
     serving_runtime,
-    wait_until,
 )
 from tests.service.test_moderations import LIGHT, WidthReader, png
 from tests.service.upstream_server import Json, Told, completion, upstream_server
+from tests.waiting import wait_until
 
 GOOD = png(40, 80)
 BAD = png(80, 40)
