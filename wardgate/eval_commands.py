@@ -23,6 +23,14 @@ from wardgate.policies_commands import PolicyDirOption
 from wardgate.probe_command import probe
 from wardgate.progress import RecordProgress
 from wardgate.report_command import report
+from wardgate.service_options import (
+    CategoriesOption,
+    ConnectionsOption,
+    ServiceOption,
+    TimeoutOption,
+    check_options,
+    service_address,
+)
 from wardgate.slices_command import slices
 from wardgate.thresholds_command import thresholds
 
@@ -57,6 +65,7 @@ def _group() -> None:
     " --model embedded --out runs/dev"
 )
 def run(
+    context: typer.Context,
     data: Annotated[Path, typer.Option(exists=True, readable=True, help=DATA_HELP)],
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the run; made if missing.")],
     adapter: AdapterOption = None,
@@ -83,6 +92,10 @@ def run(
             "--raw-text", help="Score texts only as they are, not in their normal form as well."
         ),
     ] = False,
+    service: ServiceOption = None,
+    categories: CategoriesOption = None,
+    connections: ConnectionsOption = 8,
+    timeout: TimeoutOption = 60.0,
     as_json: JsonOption = False,
 ) -> None:
     """Score every labelled policy of every record, and say how good the scores are.
@@ -93,22 +106,32 @@ def run(
     Exits with 1 when the run failed or no record could be scored, with 2 when --out belongs to
     another run.
     """
+    check_options(context, service=service is not None)
     needs_eval_extra(as_json=as_json)
     # torch takes seconds to import; --help and wrong options must not wait for it
     import torch
 
+    from evals.categories import read_categories
+    from evals.in_process import InProcess
     from evals.results import SCORES
-    from evals.run import RunPlan, read_workload, run_evaluation
+    from evals.run import RunPlan, Subject, read_workload, run_subject
     from policies import load_library
 
     if threads is not None:
         torch.set_num_threads(threads)
     with fails_in_one_line(as_json=as_json):
         library = load_library(policy_dir or [])
+        policy_set = library.policy_set(policies)
+        stand_for = read_categories(categories) if categories is not None else None
+        address = None
+        if service is not None:
+            address = service_address(
+                service, stand_for, connections=connections, timeout_s=timeout, as_json=as_json
+            )
         plan = RunPlan(
             data=data,
             adapter=chosen_adapter(adapter),
-            policy_set=library.policy_set(policies),
+            policy_set=stand_for.covered(policy_set, library) if stand_for else policy_set,
             out=out,
             sample=sample,
             seed=seed,
@@ -117,19 +140,28 @@ def run(
         )
         workload = read_workload(library, plan)
         with RecordProgress(stderr()) as progress:
-            moderator = open_measured(
-                library,
-                plan.policy_set,
-                model,
-                dtype=dtype,
-                device=device,
-                calibration=calibration,
-                normalise=not raw_text,
-                report=progress.report,
-                image_model=image_model,
-                has_images=workload.images_sha256 is not None,
-            )
-            results = run_evaluation(moderator, workload, progress=progress.update)
+            subject: Subject
+            if address is not None:
+                from evals.service_run import meet
+
+                progress.report(f"asking {address.host}")
+                subject = meet(address, workload)
+            else:
+                subject = InProcess(
+                    open_measured(
+                        library,
+                        plan.policy_set,
+                        model,
+                        dtype=dtype,
+                        device=device,
+                        calibration=calibration,
+                        normalise=not raw_text,
+                        report=progress.report,
+                        image_model=image_model,
+                        has_images=workload.images_sha256 is not None,
+                    )
+                )
+            results = run_subject(subject, workload, progress=progress.update)
     _print(results, out / SCORES, as_json=as_json)
     if results.num_scored == 0:
         raise typer.Exit(FAILED)

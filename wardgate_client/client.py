@@ -40,16 +40,16 @@ class _Calls:
             body["policies"] = policies
         if context is not None:
             body["context"] = context
-        steps = call(
-            "POST", "/v1/moderations", body, timeout_s=self._timeout_s, retries=self._retries
-        )
-        found = read_moderations((yield from steps))
+        found = read_moderations((yield from self._request("POST", "/v1/moderations", body)))
         is_list = not isinstance(content, str) and all(isinstance(item, str) for item in content)
         if is_list:
             return found
         if len(found) != 1:
             raise UnexpectedAnswer(f"expected one result for one content; found {len(found)}")
         return found[0]
+
+    def _request(self, method: str, path: str, body: object) -> Steps:
+        return call(method, path, body, timeout_s=self._timeout_s, retries=self._retries)
 
     def _check(self) -> Steps:
         return call("GET", "/readyz", timeout_s=self._timeout_s, retries=0)
@@ -132,6 +132,15 @@ class Client(_Calls):
             UnexpectedAnswer: something else answers at that address.
         """
         return self._run(self._moderate(content, policies, surface, context))
+
+    def request(self, method: str, path: str, body: object = None) -> Any:
+        """The JSON of the answer to any other request, None where it is none; tried again as
+        `moderate` is.
+
+        Raises:
+            WardgateError: there is no answer, or it is an error.
+        """
+        return self._run(self._request(method, path, body))
 
     def check(self) -> None:
         """Returns if the service can judge. Raises `WardgateError`: why it cannot; never waits."""
@@ -232,6 +241,10 @@ class AsyncClient(_Calls):
     ) -> Moderation | list[Moderation]:
         """See `Client.moderate`; whoever is cancelled takes the request back."""
         return await self._run(self._moderate(content, policies, surface, context))
+
+    async def request(self, method: str, path: str, body: object = None) -> Any:
+        """See `Client.request`."""
+        return await self._run(self._request(method, path, body))
 
     async def check(self) -> None:
         """See `Client.check`."""

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from torch import nn
 
+from evals.in_process import run_evaluation
 from evals.records import Record
 from evals.results import Results
-from evals.run import RunPlan, read_workload, run_evaluation
+from evals.run import RunPlan, read_workload
 from moderation.checkpoints import Classifier
 from moderation.errors import EngineStopped, Unscorable
 from moderation.moderator import Moderator

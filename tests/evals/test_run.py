@@ -14,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from evals.in_process import run_evaluation
 from evals.journal import JOURNAL, MANIFEST, Entry, RunError, RunRefused, locked
 from evals.records import Record, RecordError
 from evals.results import SCHEMA, SCORES, SUMMARY
-from evals.run import read_workload, run_evaluation
+from evals.run import read_workload
 from moderation.errors import EngineStopped
 from moderation.moderator import Moderator
 from tests.evals.scripted import (

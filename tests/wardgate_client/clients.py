@@ -18,6 +18,9 @@ class Awaited:
     def moderate(self, content: Any, **more: Any) -> Any:
         return self._runner.run(self._client.moderate(content, **more))
 
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        return self._runner.run(self._client.request(method, path, body))
+
     def check(self) -> None:
         self._runner.run(self._client.check())
 

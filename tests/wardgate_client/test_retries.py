@@ -111,6 +111,13 @@ def test_what_may_pass_is_tried_again(kind: str, failures: Sequence[Reply]) -> N
 
 
 @each_kind
+def test_any_other_request_is_tried_again_too(kind: str) -> None:
+    with replying(BUSY, Reply(200, {"a": 1})) as server, calling(kind, server.url) as client:
+        assert client.request("POST", "/v1/other", {"b": 2}) == {"a": 1}
+    assert server.asked == [{"b": 2}] * 2
+
+
+@each_kind
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 413, 500, 502, 504])
 def test_nothing_else_is_tried_again(kind: str, status: int) -> None:
     reply = Reply(status, {"error": {"message": "no", "code": "c", "param": "p"}}, "0")
