@@ -1,8 +1,9 @@
 """Every command that the documentation shows is run as it stands there.
 
-Fenced blocks are read from README.md and docs/*.md: `sh` blocks run in bash, `python` blocks in
-Python, and a block whose fence names a file (```yaml my-policies/x.yaml) is written to that file
-first. `make` lines are held against the Makefile, which cannot run itself here.
+Fenced blocks are read from README.md, docs/*.md and docs/tutorials/*.md: `sh` blocks run in bash,
+`python` blocks in Python, each page's in order, and a block whose fence names a file
+(```yaml my-policies/x.yaml) is written to that file first. `make` lines are held against the
+Makefile, which cannot run itself here.
 """
 
 import os
@@ -19,7 +20,11 @@ from tests.e2e.serving import ROOT, Served, environment, serve
 
 pytestmark = pytest.mark.model
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
+]
 FENCE = re.compile(r"^```(\w+)[ ]?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
