@@ -29,8 +29,9 @@ install: $(STAMP)
 run: $(STAMP)
 	$(BIN)/wardgate serve
 
+# a third of the time tests wait for servers and sockets: three at a time keep two cores busy
 test: $(STAMP)
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile
 
 test-peers: $(STAMP)
 	$(BIN)/pytest -m peer tests/peers
