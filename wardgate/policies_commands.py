@@ -105,6 +105,7 @@ def lint_folders(
     tokens = _token_counter()
     findings = lint(folders or (), tokens=tokens)
     num_errors = sum(finding.level == "error" for finding in findings)
+    num_warnings = len(findings) - num_errors
     if as_json:
         print_json({"findings": [_finding(f) for f in findings], "tokens": tokens.source})
     else:
@@ -113,7 +114,8 @@ def lint_folders(
             style = "red" if finding.level == "error" else "yellow"
             console.print(str(finding), style=style, markup=False, soft_wrap=True)
         console.print(
-            f"{num_errors} errors, {len(findings) - num_errors} warnings; tokens {tokens.source}",
+            f"{_counted(num_errors, 'error')}, {_counted(num_warnings, 'warning')};"
+            f" tokens {tokens.source}",
             markup=False,
             soft_wrap=True,
         )
@@ -139,6 +141,10 @@ def _token_counter() -> TokenCounter:
         count=lambda text: len(encode(text, add_special_tokens=False).ids),
         source="counted by Gemma 3's tokenizer",
     )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _surfaces(policy: Policy) -> list[str]:

@@ -112,7 +112,9 @@ def test_lint_fails_on_errors_and_prints_all_of_them(folder: Path) -> None:
 
 def test_warnings_fail_only_when_strict(folder: Path) -> None:
     (folder / "spam.yaml").write_text(POLICY.partition("examples")[0])
-    assert run("lint", folder)[0] == 0
+    code, out, _ = run("lint", folder)
+    assert code == 0
+    assert "0 errors, 1 warning;" in out
     assert run("lint", folder, "--strict")[0] == 1
 
 
