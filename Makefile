@@ -29,9 +29,10 @@ install: $(STAMP)
 run: $(STAMP)
 	$(BIN)/wardgate serve
 
-# a third of the time tests wait for servers and sockets: three at a time keep two cores busy
+# a third of the time tests wait for servers and sockets: three at a time keep two cores busy. In
+# the order of the files, so that the slow ones of tests/e2e do not come last
 test: $(STAMP)
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-peers: $(STAMP)
 	$(BIN)/pytest -m peer tests/peers

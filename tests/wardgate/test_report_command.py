@@ -86,7 +86,7 @@ def test_data_must_be_that_of_the_runs(
     assert "is not among the --data" in json.loads(shown)["error"]["message"]
     code, shown, _ = report(folder, *out, "--data", data)
     assert code == 1
-    assert "give the file of a run" in json.loads(shown)["error"]["message"]
+    assert "give the data of a run" in json.loads(shown)["error"]["message"]
     assert not (tmp_path / "r.json").exists()
 
 
