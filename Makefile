@@ -10,7 +10,7 @@ STAMP := $(VENV)/installed
 
 help:
 	@echo "make run    start the service with the embedded models"
-	@echo "make test   run all tests (under 15 minutes on two cores)"
+	@echo "make test   run all tests (17 minutes on two shared cores)"
 	@echo "make check  format, lint and types, as CI runs them"
 	@echo "make test-peers  against real llama.cpp and vLLM servers, LiteLLM, LangChain and Node.js: the"
 	@echo "            first run downloads 2.5 GB and compiles for 20 minutes, each takes 8 GB of memory"
@@ -29,8 +29,8 @@ install: $(STAMP)
 run: $(STAMP)
 	$(BIN)/wardgate serve
 
-# a third of the time tests wait for servers and sockets: three at a time keep two cores busy. In
-# the order of the files, so that the slow ones of tests/e2e do not come last
+# Many tests wait for servers and sockets, so three at a time keep two cores busy. In the order
+# of the files, so that the slow ones of tests/e2e do not come last
 test: $(STAMP)
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 

@@ -1,7 +1,7 @@
 """One evaluation run: every labelled policy of every record, scored once, resumable anywhere.
 
-A record is scored by its labelled policies only. What is measured
-is a subject, a moderator of this process or a service; journal and numbers are the same for both.
+A record is scored by its labelled policies only. What is measured is a subject, a moderator of this
+process or a service; journal and numbers are the same for both.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Loads classifiers for commands, with this project's progress instead of the libraries'."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from moderation.embedded.base import EmbeddedBase
 from moderation.errors import ModelRefused, ModelUnavailable
 from moderation.registry import describe, load_classifier
-from policies import Policy, PolicyLibrary, PolicySet, Surface
+from policies import PolicyLibrary, PolicySet, Surface
 from wardgate.environment import default_base, remote_api_key
 from wardgate.output import stderr
 
@@ -91,8 +91,7 @@ def open_measured(
         normalise=normalise,
         report=report,
     )
-    policies = [library.policy(rule.id) for rule in policy_set.policies]
-    warn_of_raw_scores(moderator.text, policies)
+    warn_of_raw_scores(moderator, policy_set)
     return moderator
 
 
@@ -153,12 +152,11 @@ def open_moderator(
     )
 
 
-def warn_of_raw_scores(classifier: "Classifier", policies: Iterable[Policy]) -> None:
+def warn_of_raw_scores(moderator: "Moderator", policy_set: PolicySet) -> None:
     """Says on stderr which policies the loaded calibration leaves raw, and why."""
-    calibration = classifier.calibration
-    if calibration is not None and (gaps := calibration.gaps(policies)):
+    if gaps := moderator.calibration_gaps(policy_set):
         stderr().print(
-            f"warning: {calibration.id} leaves scores raw: {'; '.join(gaps)}",
+            f"warning: {moderator.text.info.calibration} leaves scores raw: {'; '.join(gaps)}",
             style="yellow",
             markup=False,
             soft_wrap=True,

@@ -134,8 +134,7 @@ def score(
                 reads_images=image is not None,
                 report=progress.report,
             )
-            asked = [library.policy(rule.id) for rule in policy_set.policies]
-            warn_of_raw_scores(moderator.text, asked)
+            warn_of_raw_scores(moderator, policy_set)
             if one is None:
                 assert jsonl is not None  # exactly one source was given
                 num_errors, num_flagged = _score_file(

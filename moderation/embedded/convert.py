@@ -1,6 +1,6 @@
 """Writes a checkpoint directory from the GGUF of Gemma 3 270M; runs in a process of its own.
 
-Reading the file takes 1.2 GB for a quarter of a minute. The service must not keep that, so
+Reading the file takes 1.2 GB. The service must not keep that, so
 `moderation.embedded.base` starts this module as a child and reads its progress from stdout:
 
     python -m moderation.embedded.convert base.gguf OUT
@@ -64,8 +64,8 @@ def write_checkpoint(gguf: Path, out: Path) -> None:
 
 def _slice_plain_arrays() -> None:
     """Has the reader of GGUF, transformers' use of it too, cut its millions of pieces out of an
-    array: out of numpy's class for mapped files they take three times as long. This process does
-    nothing else with it."""
+    array: out of numpy's class for mapped files, the whole conversion took 48 s of one core instead
+    of 24. This process does nothing else with it."""
     import numpy as np
     from gguf import GGUFReader
 
