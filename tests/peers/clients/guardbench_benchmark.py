@@ -1,12 +1,8 @@
 """Prints what GuardBench makes of a moderator: see `tests/peers/test_evaluators.py`."""
 
 import json
-import os
 import sys
 from pathlib import Path
-
-folder = Path(sys.argv[1])
-os.environ["GUARDBENCH_DEV_PATH"] = str(folder / "guardbench")
 
 from guardbench import CustomDataset, benchmark
 from guardbench.benchmark import effectiveness
@@ -15,6 +11,7 @@ from evals.interop.guardbench import moderate_by
 from policies import load_library
 from tests.evals.saying import saying_moderator
 
+folder = Path(sys.argv[1])
 library = load_library()
 moderate = moderate_by(saying_moderator(library), library.policy_set("default"))
 data = folder / "data.jsonl"
