@@ -9,6 +9,7 @@ from wardgate.calibrate_command import calibrate
 from wardgate.compare_command import compare
 from wardgate.data_command import DATA_HELP, AdapterOption, adapters, chosen_adapter, data
 from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
+from wardgate.export_command import export
 from wardgate.gate_command import gate
 from wardgate.loading import open_measured
 from wardgate.models_commands import (
@@ -49,6 +50,9 @@ app.command(
     " --against train.jsonl.gz"
 )(data)
 app.command(epilog="Example: wardgate eval adapters --json")(adapters)
+app.command(epilog="Example: wardgate eval export --data dev.jsonl.gz --policies all --out tasks")(
+    export
+)
 app.command(epilog="Example: wardgate eval slices runs/dev --by lang,length")(slices)
 app.command(epilog="Example: wardgate eval compare runs/before runs/after --by lang")(compare)
 app.command(epilog="Example: wardgate eval gate runs/dev --bars bars.yaml --junit bars.xml")(gate)
