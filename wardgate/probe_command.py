@@ -10,15 +10,25 @@ from wardgate.data_command import DATA_HELP, AdapterOption, chosen_adapter
 from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
 from wardgate.loading import open_measured
 from wardgate.models_commands import (
-    MODEL_HELP,
     CalibrationOption,
+    DeviceOption,
     DtypeOption,
     ImageModelOption,
     JsonOption,
+    ModelOption,
 )
 from wardgate.output import FAILED, print_json, stderr, stdout
 from wardgate.policies_commands import PolicyDirOption
 from wardgate.progress import RecordProgress
+from wardgate.run_options import (
+    OutOption,
+    PoliciesOption,
+    RawTextOption,
+    SampleOption,
+    SeedOption,
+    ThreadsOption,
+    set_threads,
+)
 
 if TYPE_CHECKING:
     from evals.probe_report import ProbeReport
@@ -30,38 +40,22 @@ MARKDOWN_REPORT = "probe.md"
 
 def probe(
     data: Annotated[Path, typer.Argument(exists=True, readable=True, help=DATA_HELP)],
-    out: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder of the runs; made if missing.")
-    ],
+    out: OutOption,
     adapter: AdapterOption = None,
     probes: Annotated[
         str | None, typer.Option(help="Names, separated by commas; all of them by default.")
     ] = None,
-    policies: Annotated[
-        str, typer.Option(help="The policy set, or all: every policy, at threshold 0.5.")
-    ] = "all",
+    policies: PoliciesOption = "all",
     policy_dir: PolicyDirOption = None,
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
+    model: ModelOption = "embedded",
     image_model: ImageModelOption = None,
     calibration: CalibrationOption = None,
-    sample: Annotated[
-        int | None,
-        typer.Option(min=1, help="Only this many records, chosen by a hash of seed and id."),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the sample, the probes and the intervals.")
-    ] = 0,
+    sample: SampleOption = None,
+    seed: SeedOption = 0,
     dtype: DtypeOption = None,
-    device: Annotated[str, typer.Option(help="A torch device, such as cuda.")] = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="To compute with; torch's choice by default.")
-    ] = None,
-    raw_text: Annotated[
-        bool,
-        typer.Option(
-            "--raw-text", help="Score texts only as they are, not in their normal form as well."
-        ),
-    ] = False,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    raw_text: RawTextOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score the records as they are and as people disguise them, and say what that changes.
@@ -75,15 +69,10 @@ def probe(
     """
     needs_eval_extra(as_json=as_json)
     chosen = _chosen(probes)
-    # torch takes seconds to import; --help and wrong options must not wait for it
-    import torch
-
     from evals.probe_run import run_probes
     from evals.run import RunPlan, read_workload
     from policies import load_library
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     with fails_in_one_line(as_json=as_json):
         library = load_library(policy_dir or [])
         plan = RunPlan(
@@ -93,7 +82,7 @@ def probe(
             out=out,
             sample=sample,
             seed=seed,
-            threads=torch.get_num_threads(),
+            threads=set_threads(threads),
             device=device,
         )
         workload = read_workload(library, plan)
