@@ -23,17 +23,17 @@ CLEAN = "clean"
 def probe_workload(clean: Workload, probe: Probe) -> Workload:
     """The workload with the texts that the probe changes, in a folder of its name.
 
-    Records whose text it leaves as it is, or that have none, are left out.
+    Records that it leaves as they are, or that have nothing of its kind, are left out.
     """
     plan = clean.plan
     tasks = []
     digest = hashlib.sha256()
     for task in clean.tasks:
-        if not task.record.text:  # an image, or nothing
+        if probe.image_change is None and not task.record.text:  # an image, or nothing
             continue
         record = probed(task.record, probe, seed=plan.seed)
         rules = tuple(rule for rule in task.rules if rule.id in record.labels)
-        if rules and record.text != task.record.text:
+        if rules and record.content_hash != task.record.content_hash:
             tasks.append(Task(record=record, rules=rules))
             _add(digest, record)
     return replace(

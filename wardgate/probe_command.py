@@ -33,6 +33,7 @@ from wardgate.run_options import (
 if TYPE_CHECKING:
     from evals.probe_report import ProbeReport
     from evals.probes import Probe
+    from evals.run import Workload
 
 JSON_REPORT = "probe.json"
 MARKDOWN_REPORT = "probe.md"
@@ -68,7 +69,7 @@ def probe(
     runs.
     """
     needs_eval_extra(as_json=as_json)
-    chosen = _chosen(probes)
+    named = _chosen(probes) if probes is not None else None
     from evals.probe_run import run_probes
     from evals.run import RunPlan, read_workload
     from policies import load_library
@@ -86,6 +87,7 @@ def probe(
             device=device,
         )
         workload = read_workload(library, plan)
+        chosen = named if named is not None else _all(workload)
         with RecordProgress(stderr()) as progress:
             moderator = open_measured(
                 library,
@@ -106,19 +108,27 @@ def probe(
         raise typer.Exit(FAILED)
 
 
-def _chosen(names: str | None) -> "list[Probe]":
-    from evals.probes import PROBES
+def _all(workload: "Workload") -> "list[Probe]":
+    """Of images only where there are any."""
+    from evals.probes import IMAGE_PROBES, PROBES
 
-    if names is None:
-        return list(PROBES.values())
+    of_images = IMAGE_PROBES if workload.images_sha256 is not None else {}
+    has_texts = any(task.record.text for task in workload.tasks)
+    return [*(PROBES.values() if has_texts else ()), *of_images.values()]
+
+
+def _chosen(names: str) -> "list[Probe]":
+    from evals.probes import IMAGE_PROBES, PROBES
+
+    known = PROBES | IMAGE_PROBES
     wanted = [name.strip() for name in names.split(",")]
     for name in wanted:
-        if name not in PROBES:
+        if name not in known:
             raise typer.BadParameter(
-                f"{name!r} is no probe; expected some of {', '.join(PROBES)}",
+                f"{name!r} is no probe; expected some of {', '.join(known)}",
                 param_hint="--probes",
             )
-    return [PROBES[name] for name in dict.fromkeys(wanted)]
+    return [known[name] for name in dict.fromkeys(wanted)]
 
 
 def _save(report: "ProbeReport", out: Path) -> None:
