@@ -1,5 +1,7 @@
 """`wardgate eval`: how good a policy text, a model and a threshold are, on labelled records."""
 
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +12,7 @@ from wardgate.compare_command import compare
 from wardgate.data_command import DATA_HELP, AdapterOption, adapters, chosen_adapter, data
 from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
 from wardgate.gate_command import gate
-from wardgate.loading import open_measured
+from wardgate.loading import open_measured, open_moderator, warn_of_raw_scores
 from wardgate.models_commands import (
     MODEL_HELP,
     CalibrationOption,
@@ -22,6 +24,13 @@ from wardgate.output import FAILED, print_json, stderr, stdout
 from wardgate.policies_commands import PolicyDirOption
 from wardgate.probe_command import probe
 from wardgate.progress import RecordProgress
+from wardgate.ray_options import (
+    Executor,
+    ExecutorOption,
+    RayAddressOption,
+    WorkersOption,
+    check_ray_options,
+)
 from wardgate.report_command import report
 from wardgate.service_options import (
     CategoriesOption,
@@ -96,6 +105,9 @@ def run(
     categories: CategoriesOption = None,
     connections: ConnectionsOption = 8,
     timeout: TimeoutOption = 60.0,
+    executor: ExecutorOption = Executor.LOCAL,
+    ray_address: RayAddressOption = None,
+    workers: WorkersOption = 2,
     as_json: JsonOption = False,
 ) -> None:
     """Score every labelled policy of every record, and say how good the scores are.
@@ -107,6 +119,7 @@ def run(
     another run.
     """
     check_options(context, service=service is not None)
+    check_ray_options(context, executor, as_json=as_json)
     needs_eval_extra(as_json=as_json)
     # torch takes seconds to import; --help and wrong options must not wait for it
     import torch
@@ -139,13 +152,39 @@ def run(
             device=device,
         )
         workload = read_workload(library, plan)
-        with RecordProgress(stderr()) as progress:
+        has_images = workload.images_sha256 is not None
+        with ExitStack() as stack:
+            progress = stack.enter_context(RecordProgress(stderr()))
             subject: Subject
             if address is not None:
                 from evals.service_run import meet
 
                 progress.report(f"asking {address.host}")
                 subject = meet(address, workload)
+            elif executor is Executor.RAY:
+                from evals.ray_run import on_ray
+
+                progress.report(f"opening {model} on Ray")
+                subject = stack.enter_context(
+                    on_ray(
+                        partial(
+                            open_moderator,
+                            library,
+                            model,
+                            image_model if has_images else None,
+                            dtype=dtype,
+                            device=device,
+                            calibration=calibration,
+                            reads_images=has_images,
+                            normalise=not raw_text,
+                            report=_in_silence,
+                        ),
+                        workload,
+                        address=ray_address,
+                        workers=workers,
+                    )
+                )
+                warn_of_raw_scores(subject.stated.calibration, subject.stated.gaps)
             else:
                 subject = InProcess(
                     open_measured(
@@ -158,13 +197,17 @@ def run(
                         normalise=not raw_text,
                         report=progress.report,
                         image_model=image_model,
-                        has_images=workload.images_sha256 is not None,
+                        has_images=has_images,
                     )
                 )
             results = run_subject(subject, workload, progress=progress.update)
     _print(results, out / SCORES, as_json=as_json)
     if results.num_scored == 0:
         raise typer.Exit(FAILED)
+
+
+def _in_silence(_what: str) -> None:
+    """Workers have no progress bar."""
 
 
 def _print(results: "Results", scores: Path, *, as_json: bool) -> None:
