@@ -9,8 +9,9 @@ import logging
 import os
 import pickle
 import platform
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -140,8 +141,7 @@ def on_ray(
     Raises:
         ClusterError: there is no such cluster, it has no room, or the worker opens nothing.
     """
-    try:
-        _join(address, workload, workers)
+    with redirect_stdout(sys.stderr), _joined(address, workload, workers):  # Ray prints of the dead
         ask = ray.remote(max_retries=TRIES - 1, **_resources(workload))(_ask_a_worker)
         try:
             found = ray.get(ask.remote(open_moderator, _without_tasks(workload)))
@@ -150,8 +150,6 @@ def on_ray(
         if isinstance(found, str):
             raise ClusterError(found)
         yield OnRay(open=open_moderator, workers=workers, stated=found)
-    finally:
-        ray.shutdown()
 
 
 class Answer(BaseModel):
@@ -212,8 +210,11 @@ class _Worker:
             return Answer(failure=f"{_here()}: {exc}")
 
 
-def _join(address: str | None, workload: Workload, workers: int) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray has no other switch for it
+@contextmanager
+def _joined(address: str | None, workload: Workload, workers: int) -> Iterator[None]:
+    # no other switch has these; what Ray's processes log are notes to its developers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     own: dict[str, Any] = {}
     if address is None:
         own = {"num_cpus": workers * workload.plan.threads, "include_dashboard": False}
@@ -224,14 +225,23 @@ def _join(address: str | None, workload: Workload, workers: int) -> None:
             f"no Ray cluster at {address or 'this machine'}: {_first_line(exc)}; start one with"
             " 'ray start', and this command on one of its nodes"
         ) from exc
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are told here
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    needed = {"CPU" if name == "num_cpus" else "GPU": n for name, n in _resources(workload).items()}
+    try:
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are told here
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        _check_room(_resources(workload))
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_room(needed: dict[str, int]) -> None:
+    """Ray would wait forever for a node that is large enough."""
+    names = {"num_cpus": "CPU", "num_gpus": "GPU"}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(all(node.get(name, 0) >= n for name, n in needed.items()) for node in nodes):
-        asked = " and ".join(f"{n} {name}" for name, n in needed.items())
+    if not any(all(node.get(names[key], 0) >= n for key, n in needed.items()) for node in nodes):
+        asked = " and ".join(f"{n} {names[key]}" for key, n in needed.items())
         raise ClusterError(f"no node of the cluster has {asked} for a worker; see --threads")
 
 
