@@ -101,7 +101,7 @@ class OnRay:
         if left_out:
             raise ClusterError(
                 f"{TRIES} workers died of each batch with these records, which have no scores:"
-                f" {', '.join(left_out)}; everything else is kept. Look for one that is too large"
+                f" {', '.join(left_out)}; what else is done is kept. Look for one that is too large"
                 " for a worker's memory, take it out of the data, or run the same command again"
             )
 

@@ -159,7 +159,7 @@ def test_a_worker_that_cannot_score_ends_the_run_with_its_words(tmp_path: Path) 
     run = begin(data, tmp_path / "out", tmp_path / "calls")
     assert run.end() == 1
     assert re.search(r"error: the worker on .*: the worker died; what is", run.log.read_text())
-    assert len(ids_in(tmp_path / "out")) == 8
+    assert set(ids_in(tmp_path / "out")) <= {f"r-{i:03}" for i in range(8)}
 
 
 def test_workers_that_are_not_alike_are_refused(data: Path, tmp_path: Path) -> None:
