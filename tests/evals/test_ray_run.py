@@ -112,16 +112,16 @@ def test_a_killed_worker_costs_its_batch_and_changes_nothing(
     assert NUM_RECORDS < len(calls_in(calls)) <= NUM_RECORDS + BATCH
 
 
-def test_a_killed_driver_takes_its_cluster_along_and_either_executor_goes_on(
+def test_a_killed_driver_takes_its_workers_along_and_either_executor_goes_on(
     data: Path, local: Path, tmp_path: Path
 ) -> None:
     calls, out, here = tmp_path / "calls", tmp_path / "out", tmp_path / "here"
     run = begin(data, out, calls)
     run.wait_for(NUM_RECORDS // 4)
-    cluster = psutil.Process(run.process.pid).children(recursive=True)
+    workers = run.workers()
     run.process.send_signal(signal.SIGKILL)
     assert run.end() == -signal.SIGKILL
-    assert not psutil.wait_procs(cluster, timeout=60)[1]
+    assert not psutil.wait_procs(workers, timeout=60)[1]
     done = ids_in(out)
     assert NUM_RECORDS // 4 <= len(done) < NUM_RECORDS
     shutil.copytree(out, here)
