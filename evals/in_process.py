@@ -1,9 +1,11 @@
 """A moderator of this process as the subject of a run.
 
 Records are scored a batch at a time: which ones stand in a batch the data decides, never where a
-run was cut, because the last digits of a score depend on what is computed beside it.
+run was cut or who scores it, because the last digits of a score depend on what is computed beside
+it.
 """
 
+import base64
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -14,10 +16,19 @@ from pydantic import JsonValue
 from evals.journal import Entry, PolicyOutcome
 from evals.results import Results
 from evals.run import Keep, Progress, Task, Workload, run_subject
+from moderation.content import Content, ImagePart
 from moderation.errors import ModerationError
 from moderation.moderator import Moderator
 from moderation.verdict import Verdict
-from policies import PolicySet
+from policies import PolicySet, Surface
+
+HELLO = "Hello."
+"""What policies are first read beside."""
+_GREY = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAGElEQVR42mNsYMAPmBhGFYwqGFUwQhUAAJe+AMD8WknZ"
+    "AAAAAElFTkSuQmCC"
+)
+"""A grey square of 32 pixels."""
 
 
 def run_evaluation(
@@ -71,30 +82,46 @@ class InProcess:
 
     def score(self, workload: Workload, done: Collection[str], keep: Keep) -> None:
         """A batch at a time. Raises `EngineError`: the engine is gone."""
-        plan = workload.plan
-        # the same batches in whatever order they came
-        tasks = sorted(workload.tasks, key=lambda task: task.record.id)
-        for first in range(0, len(tasks), plan.batch):
-            batch = tasks[first : first + plan.batch]
-            if all(task.record.id in done for task in batch):
-                continue
-            # all of it, that the scores are those of a run that was not cut
-            entries = _score(self.moderator, plan.policy_set, batch)
+        left = batches_left(workload, done)
+        if left:
+            self.read_policies(workload)
+        for batch in left:
+            entries = self.entries(batch, workload.plan.policy_set)
             keep([entry for entry in entries if entry.id not in done])
 
+    def read_policies(self, workload: Workload) -> None:
+        """Has the engine compute what it keeps of policies. Otherwise each process would do so
+        beside the first texts that it gets, and move the last digits of their scores."""
+        contents = [Content.prompt(HELLO), Content.response(HELLO)]
+        if workload.images_sha256 is not None:
+            contents.append(Content(surface=Surface.PROMPT, parts=(ImagePart(_GREY),)))
+        # whatever cannot be judged is said of the records
+        self.moderator.judge_all([(each, workload.plan.policy_set) for each in contents])
 
-def _score(moderator: Moderator, policy_set: PolicySet, batch: Sequence[Task]) -> list[Entry]:
-    asked = [
-        (task.record.content, policy_set.model_copy(update={"policies": task.rules}))
-        for task in batch
-    ]
-    cpu, wall = time.process_time(), time.monotonic()
-    verdicts = moderator.judge_all(asked)
-    cpu_s, wall_s = (time.process_time() - cpu) / len(batch), (time.monotonic() - wall) / len(batch)
-    return [
-        _entry(task.record.id, verdict, cpu_s=round(cpu_s, 6), wall_s=round(wall_s, 6))
-        for task, verdict in zip(batch, verdicts, strict=True)
-    ]
+    def entries(self, batch: Sequence[Task], policy_set: PolicySet) -> list[Entry]:
+        """The scores of a batch, in order. Raises `EngineError`: the engine is gone."""
+        asked = [
+            (task.record.content, policy_set.model_copy(update={"policies": task.rules}))
+            for task in batch
+        ]
+        cpu, wall = time.process_time(), time.monotonic()
+        verdicts = self.moderator.judge_all(asked)
+        cpu_s = (time.process_time() - cpu) / len(batch)
+        wall_s = (time.monotonic() - wall) / len(batch)
+        return [
+            _entry(task.record.id, verdict, cpu_s=round(cpu_s, 6), wall_s=round(wall_s, 6))
+            for task, verdict in zip(batch, verdicts, strict=True)
+        ]
+
+
+def batches_left(workload: Workload, done: Collection[str]) -> list[list[Task]]:
+    """The batches that have a task whose id is not among `done`: all of each, that the scores are
+    those of a run that was not cut."""
+    # the same batches in whatever order they came
+    tasks = sorted(workload.tasks, key=lambda task: task.record.id)
+    size = workload.plan.batch
+    batches = [tasks[first : first + size] for first in range(0, len(tasks), size)]
+    return [batch for batch in batches if any(task.record.id not in done for task in batch)]
 
 
 def _entry(

@@ -185,13 +185,23 @@ def claim(folder: Path, manifest: dict[str, JsonValue]) -> None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
         raise RunError(f"{path}: cannot be read: {exc}") from exc
-    differences = list(_differences(found, json.loads(json.dumps(manifest))))
-    if differences:
+    differing = list(differences(found, json.loads(json.dumps(manifest))))
+    if differing:
         raise RunRefused(
-            f"{folder} holds another run, with {'; '.join(differences[:5])}"
-            f"{' and more' if len(differences) > 5 else ''}; use another --out, or what it was"
+            f"{folder} holds another run, with {'; '.join(differing[:5])}"
+            f"{' and more' if len(differing) > 5 else ''}; use another --out, or what it was"
             " started with"
         )
+
+
+def differences(found: JsonValue, wanted: JsonValue, where: str = "") -> Iterator[str]:
+    """In words, every place where two manifests differ."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in sorted({*found, *wanted}):
+            inner = f"{where}.{key}" if where else key
+            yield from differences(found.get(key), wanted.get(key), inner)
+    elif found != wanted:
+        yield f"{where} {json.dumps(found)} where this command has {json.dumps(wanted)}"
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -206,13 +216,3 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError as exc:
         part.unlink(missing_ok=True)
         raise RunError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
-
-
-def _differences(found: JsonValue, wanted: JsonValue, where: str = "") -> Iterator[str]:
-    """In words, every place where two manifests differ."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for key in sorted({*found, *wanted}):
-            inner = f"{where}.{key}" if where else key
-            yield from _differences(found.get(key), wanted.get(key), inner)
-    elif found != wanted:
-        yield f"{where} {json.dumps(found)} where this command has {json.dumps(wanted)}"

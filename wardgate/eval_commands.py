@@ -1,5 +1,7 @@
 """`wardgate eval`: how good a policy text, a model and a threshold are, on labelled records."""
 
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +13,7 @@ from wardgate.data_command import DATA_HELP, AdapterOption, adapters, chosen_ada
 from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
 from wardgate.export_command import export
 from wardgate.gate_command import gate
-from wardgate.loading import open_measured
+from wardgate.loading import open_measured, open_moderator, warn_of_raw_scores
 from wardgate.models_commands import (
     CalibrationOption,
     DeviceOption,
@@ -24,6 +26,13 @@ from wardgate.output import FAILED, print_json, stderr, stdout
 from wardgate.policies_commands import PolicyDirOption
 from wardgate.probe_command import probe
 from wardgate.progress import RecordProgress
+from wardgate.ray_options import (
+    Executor,
+    ExecutorOption,
+    RayAddressOption,
+    WorkersOption,
+    check_ray_options,
+)
 from wardgate.report_command import report
 from wardgate.run_options import (
     OutOption,
@@ -98,6 +107,9 @@ def run(
     categories: CategoriesOption = None,
     connections: ConnectionsOption = 8,
     timeout: TimeoutOption = 60.0,
+    executor: ExecutorOption = Executor.LOCAL,
+    ray_address: RayAddressOption = None,
+    workers: WorkersOption = 2,
     as_json: JsonOption = False,
 ) -> None:
     """Score every labelled policy of every record, and say how good the scores are.
@@ -109,6 +121,7 @@ def run(
     another run.
     """
     check_options(context, service=service is not None)
+    check_ray_options(context, executor, as_json=as_json)
     needs_eval_extra(as_json=as_json)
     from evals.categories import read_categories
     from evals.in_process import InProcess
@@ -136,13 +149,39 @@ def run(
             device=device,
         )
         workload = read_workload(library, plan)
-        with RecordProgress(stderr()) as progress:
+        has_images = workload.images_sha256 is not None
+        with ExitStack() as stack:
+            progress = stack.enter_context(RecordProgress(stderr()))
             subject: Subject
             if address is not None:
                 from evals.service_run import meet
 
                 progress.report(f"asking {address.host}")
                 subject = meet(address, workload)
+            elif executor is Executor.RAY:
+                from evals.ray_run import on_ray
+
+                progress.report(f"opening {model} on Ray")
+                subject = stack.enter_context(
+                    on_ray(
+                        partial(
+                            open_moderator,
+                            library,
+                            model,
+                            image_model if has_images else None,
+                            dtype=dtype,
+                            device=device,
+                            calibration=calibration,
+                            reads_images=has_images,
+                            normalise=not raw_text,
+                            report=_in_silence,
+                        ),
+                        workload,
+                        address=ray_address,
+                        workers=workers,
+                    )
+                )
+                warn_of_raw_scores(subject.stated.calibration, subject.stated.gaps)
             else:
                 subject = InProcess(
                     open_measured(
@@ -155,13 +194,17 @@ def run(
                         normalise=not raw_text,
                         report=progress.report,
                         image_model=image_model,
-                        has_images=workload.images_sha256 is not None,
+                        has_images=has_images,
                     )
                 )
             results = run_subject(subject, workload, progress=progress.update)
     _print(results, out / SCORES, as_json=as_json)
     if results.num_scored == 0:
         raise typer.Exit(FAILED)
+
+
+def _in_silence(_what: str) -> None:
+    """Workers have no progress bar."""
 
 
 def _print(results: "Results", scores: Path, *, as_json: bool) -> None:

@@ -1,7 +1,7 @@
 """Loads classifiers for commands, with this project's progress instead of the libraries'."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,7 +91,7 @@ def open_measured(
         normalise=normalise,
         report=report,
     )
-    warn_of_raw_scores(moderator, policy_set)
+    warn_of_raw_scores(moderator.text.info.calibration, moderator.calibration_gaps(policy_set))
     return moderator
 
 
@@ -152,11 +152,12 @@ def open_moderator(
     )
 
 
-def warn_of_raw_scores(moderator: "Moderator", policy_set: PolicySet) -> None:
-    """Says on stderr which policies the loaded calibration leaves raw, and why."""
-    if gaps := moderator.calibration_gaps(policy_set):
+def warn_of_raw_scores(calibration: str | None, gaps: Sequence[str]) -> None:
+    """Says on stderr which policies a calibration leaves raw, and why; see
+    `Moderator.calibration_gaps`."""
+    if gaps:
         stderr().print(
-            f"warning: {moderator.text.info.calibration} leaves scores raw: {'; '.join(gaps)}",
+            f"warning: {calibration} leaves scores raw: {'; '.join(gaps)}",
             style="yellow",
             markup=False,
             soft_wrap=True,

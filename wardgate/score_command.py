@@ -133,7 +133,9 @@ def score(
                 reads_images=image is not None,
                 report=progress.report,
             )
-            warn_of_raw_scores(moderator, policy_set)
+            warn_of_raw_scores(
+                moderator.text.info.calibration, moderator.calibration_gaps(policy_set)
+            )
             if one is None:
                 assert jsonl is not None  # exactly one source was given
                 num_errors, num_flagged = _score_file(

@@ -39,20 +39,33 @@ TimeoutOption = Annotated[
     typer.Option(min=0.001, help="Seconds that a service has for a record, all tries included."),
 ]
 
-_OF_A_MODEL = ("model", "image_model", "calibration", "dtype", "device", "threads", "raw_text")
+_OF_A_MODEL = (
+    "model",
+    "image_model",
+    "calibration",
+    "dtype",
+    "device",
+    "threads",
+    "raw_text",
+    "executor",
+)
 _OF_A_SERVICE = ("categories", "connections", "timeout")
 
 
 def check_options(context: typer.Context, *, service: bool) -> None:
     """Raises `BadParameter`: an option is given that would change nothing."""
-    of_the_other: Sequence[str] = _OF_A_MODEL if service else _OF_A_SERVICE
-    for name in of_the_other:
+    if service:
+        refuse_given(context, _OF_A_MODEL, "is the service's own affair")
+    else:
+        refuse_given(context, _OF_A_SERVICE, "needs --service")
+
+
+def refuse_given(context: typer.Context, names: Sequence[str], why: str) -> None:
+    """Raises `BadParameter`: one of these options is given."""
+    for name in names:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            raise typer.BadParameter(
-                "is the service's own affair" if service else "needs --service",
-                param_hint=f"--{name.replace('_', '-')}",
-            )
+            raise typer.BadParameter(why, param_hint=f"--{name.replace('_', '-')}")
 
 
 def service_address(

@@ -7,13 +7,15 @@ is a hash of the prompt's ids, so it depends on every token that a model would r
 import argparse
 import hashlib
 import json
+import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
 
-from evals.in_process import run_evaluation
+from evals.in_process import HELLO, run_evaluation
 from evals.records import Record
 from evals.results import Results
 from evals.run import RunPlan, read_workload
@@ -34,6 +36,8 @@ NO_NUMBER = "answers with no number"
 """A text with this in it is unscorable."""
 ENDS_THE_ENGINE = "ends the engine"
 """A text with this in it stops the engine."""
+KILLS = "kills whoever reads it"
+"""A text with this in it kills the process."""
 
 
 class ScriptedEngine(OneByOne):
@@ -49,9 +53,12 @@ class ScriptedEngine(OneByOne):
 
     def answer(self, prompt: JudgePrompt) -> list[float]:
         text = self._tokenizer.decode(list(prompt.prefix)).rpartition("\n")[2]
-        with self._calls.open("a") as calls:
-            calls.write(json.dumps(text) + "\n")
+        if text != HELLO:  # of no record
+            with self._calls.open("a") as calls:
+                calls.write(json.dumps(text) + "\n")
         time.sleep(self._delay_s)
+        if KILLS in text:
+            os.kill(os.getpid(), signal.SIGKILL)
         if NO_NUMBER in text:
             raise Unscorable("the model answered with a number that is no probability (NaN)")
         if ENDS_THE_ENGINE in text and self._stops:

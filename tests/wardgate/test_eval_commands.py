@@ -11,7 +11,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from polars.testing import assert_frame_equal
+from typer.testing import CliRunner, Result
+
+from wardgate.main import app
 
 TEXTS = {
     "greeting": "Good morning, how are you today?",
@@ -51,6 +53,11 @@ def wardgate(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]
     )
 
 
+def invoke(*arguments: object) -> Result:
+    env = {"COLUMNS": "300", "NO_COLOR": "1"}
+    return CliRunner().invoke(app, ["eval", "run", *map(str, arguments)], env=env)
+
+
 def test_help_shows_an_example() -> None:
     result = wardgate("--help", COLUMNS="200", NO_COLOR="1")
     assert result.returncode == 0
@@ -82,6 +89,37 @@ def test_a_bad_record_fails_with_its_line_before_a_model_is_loaded(
     assert result.returncode == 1
     assert re.search(r"data\.jsonl:7: text: Field required", result.stderr)
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--workers", "2"), "--workers: needs --executor ray"),
+        (("--ray-address", "auto"), "--ray-address: needs --executor ray"),
+        (("--executor", "ray", "--service", "http://h"), "--executor: is the service's own affair"),
+        (("--executor", "dask"), "'dask' is not one of 'local', 'ray'"),
+    ],
+)
+def test_options_of_executors_that_do_not_fit_are_wrong_use(
+    data: Path, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    result = invoke("--data", data, "--out", tmp_path / "out", *arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_ray_that_is_not_installed_is_told_with_what_installs_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wardgate.ray_options.find_spec", lambda _: None)
+    arguments = ("--data", data, "--out", tmp_path / "out", "--executor", "ray")
+    result = invoke(*arguments)
+    assert result.exit_code == 1
+    assert "error: --executor ray needs Ray Data: pip install 'wardgate[ray]'" in result.stderr
+    result = invoke(*arguments, "--json")
+    assert json.loads(result.stdout)["error"]["code"] == "extra_missing"
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.model
@@ -116,17 +154,7 @@ def test_the_embedded_model_is_killed_resumed_and_says_the_same(
     resumed = wardgate(*arguments, **env)
     assert resumed.returncode == 0, resumed.stderr
     assert journal.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
-    # what a forward computes beside a text (here: policies, anew after the kill) moves the last
-    # digits of its float32 scores
-    assert_frame_equal(
-        pl.read_parquet(out / "scores.parquet"), frame, check_exact=False, rel_tol=1e-4
-    )
-    summaries = [
-        json.loads((run / "summary.json").read_text()) for run in (out, tmp_path / "whole")
-    ]
-    for policy_id, expected in summaries[1]["policies"].items():
-        found = summaries[0]["policies"][policy_id]
-        for name in ("n", "positives", "au_prc", "auroc", "recall_at_threshold"):
-            assert found[name] == pytest.approx(expected[name], rel=1e-4), (policy_id, name)
+    for name in ("scores.parquet", "summary.json"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert "harassment" in resumed.stdout
     assert "going on after" in resumed.stderr
