@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from evals.in_process import run_evaluation
 from evals.results import SCORES, SUMMARY
-from evals.run import read_workload
 from tests.evals.scripted import (
     BATCH,
     calls_in,
@@ -22,7 +20,7 @@ from tests.evals.scripted import (
 )
 from tests.moderation.small_tokenizer import small_tokenizer_json
 
-NUM_RECORDS = 64
+NUM_RECORDS = 90
 """Half of them violate: enough for intervals by the bootstrap."""
 KILLS = 20
 
@@ -35,7 +33,6 @@ def run_until(data: Path, out: Path, calls: Path, last_step: int, steps: Path | 
     The number of all steps goes into `steps`, if the run comes to its end.
     """
     moderator, plan = scripted_moderator(calls), plan_for(data, out)
-    workload = read_workload(moderator.library, plan)
     step = 0
 
     def count(_frame: FrameType, event: str, _argument: object) -> None:
@@ -46,7 +43,7 @@ def run_until(data: Path, out: Path, calls: Path, last_step: int, steps: Path | 
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.setprofile(count)
-    run_evaluation(moderator, workload)
+    run_plan(moderator, plan)
     sys.setprofile(None)
     if steps is not None:
         steps.write_text(str(step))
