@@ -17,6 +17,9 @@ Bools = NDArray[np.bool_]
 Z95 = 1.959963984540054
 """The 97.5% quantile of the normal distribution."""
 
+_COUNTS_AT_ONCE = 1_000_000
+"""Of a bootstrap: each array of them takes 8 MB, whatever the number of records."""
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -205,15 +208,16 @@ def bootstrap(
     if not _has_both(labels):
         raise ValueError("a stratified bootstrap needs positives and negatives")
     # resampling N rows is drawing how often each distinct score comes up, and sorted scores
-    # make every metric a cumulative sum; memory stays bounded by drawing 100 at a time
+    # make every metric a cumulative sum; so many at a time bound the memory
     _, positives, negatives = _by_score(labels, scores)
     num_flagged = len(np.unique(scores[flagged]))  # flagged scores are the first of the order
     drawn: dict[str, list[Floats]] = {
         "au_prc": [], "auroc": [], "f1_best": [], "f1_at_threshold": []
     }  # fmt: skip
     rng = np.random.default_rng(seed)
-    for start in range(0, resamples, 100):
-        size = min(100, resamples - start)
+    at_once = min(100, max(1, _COUNTS_AT_ONCE // len(positives)))
+    for start in range(0, resamples, at_once):
+        size = min(at_once, resamples - start)
         tp_step = _draw(rng, positives, size)  # (size, G)
         fp_step = _draw(rng, negatives, size)
         for name, values in _resampled(tp_step, fp_step, num_flagged).items():

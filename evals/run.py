@@ -205,8 +205,7 @@ def _score_rest(subject: Subject, workload: Workload, journal: Journal, progress
 
     def keep(entries: Sequence[Entry]) -> None:
         nonlocal done
-        for entry in entries:
-            journal.append(entry)
+        journal.append(entries)
         done += len(entries)
         progress(done, total)
 
