@@ -4,7 +4,6 @@ Prompts, tokens, windows and the moderator are the real ones; only the engine is
 is a hash of the prompt's ids, so it depends on every token that a model would read.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -135,12 +134,3 @@ def run_plan(moderator: Moderator, plan: RunPlan) -> Results:
 def calls_in(path: Path) -> list[str]:
     """The texts that an engine was asked about, in order."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("calls", type=Path)
-    options = parser.parse_args()
-    run_plan(scripted_moderator(options.calls, delay_s=0.05), plan_for(options.data, options.out))

@@ -2,10 +2,6 @@
 
 import json
 import resource
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,36 +88,6 @@ def test_the_order_of_the_file_does_not_change_the_results(data: Path, tmp_path:
     for path, out in ((data, "out"), (turned, "out-turned")):
         run_plan(moderator, plan_for(path, tmp_path / out, sample=9, seed=4))
     assert results_of(tmp_path / "out") == results_of(tmp_path / "out-turned")
-
-
-def test_a_run_killed_half_way_and_started_again_equals_an_uninterrupted_one(
-    data: Path, tmp_path: Path
-) -> None:
-    calls, out = tmp_path / "calls", tmp_path / "out"
-    command = [sys.executable, "-m", "tests.evals.scripted", str(data), str(out), str(calls)]
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
-    deadline = time.monotonic() + 120
-    while len(calls_in(calls)) <= NUM_RECORDS // 2:
-        assert process.poll() is None, "the run must still be going when it is killed"
-        assert time.monotonic() < deadline, "waited too long for the run to begin"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-
-    done = [entry.id for entry in entries_of(out)]
-    before = calls_in(calls)
-    assert NUM_RECORDS // 2 <= len(done) <= len(before) <= len(done) + BATCH  # one was in flight
-    calls.unlink()
-    run_plan(scripted_moderator(calls), plan_for(data, out))
-
-    after = calls_in(calls)
-    assert len(after) == NUM_RECORDS - len(done) // BATCH * BATCH
-    texts = {record.id: record.text for record in some_records(NUM_RECORDS)}
-    whole_batches = done[: len(done) // BATCH * BATCH]
-    assert set(after).isdisjoint(texts[record_id] for record_id in whole_batches)
-    assert sorted(entry.id for entry in entries_of(out)) == sorted(texts)
-    run_plan(scripted_moderator(tmp_path / "other"), plan_for(data, tmp_path / "whole"))
-    assert results_of(out) == results_of(tmp_path / "whole")
 
 
 @pytest.fixture(scope="module")
