@@ -16,7 +16,7 @@ help:
 	@echo "            inspect_ai and lm-evaluation-harness: the first run downloads 2.5 GB and compiles for"
 	@echo "            20 minutes, each takes 8 GB of memory"
 	@echo "make test-ray    evaluations on local Ray clusters, with workers and drivers that are killed:"
-	@echo "            installs Ray (440 MB), and takes 6 minutes on two cores"
+	@echo "            installs Ray (440 MB), and takes up to 15 minutes on two busy cores"
 	@echo "make bench  the short benchmark (a few minutes)"
 
 $(STAMP): pyproject.toml constraints.txt

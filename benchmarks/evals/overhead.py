@@ -34,25 +34,7 @@ EMBEDDED_S = 0.05
 """Processor seconds a record of the embedded model; see docs/performance.md."""
 GOAL = 0.03
 """Of the engine's time."""
-WORDS = [
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "sits",
-    "by",
-    "a",
-    "river",
-    "and",
-    "asks",
-    "how",
-    "bread",
-    "is",
-    "baked",
-    "without",
-    "any",
-    "salt",
-]
+WORDS = "the quick brown fox sits by a river and asks how bread is baked without any salt".split()
 
 
 class Constant:
@@ -72,8 +54,8 @@ class Constant:
         for ask in asks:
             caller.check()
             seed = hash(ask.prompt.prefix)
-            found.append([((seed + 7919 * n) % 1_000_003) / 1_000_003 for n in range(3)])
-        found = [row[: len(ask.prompt.leaves)] for row, ask in zip(found, asks, strict=True)]
+            leaves = range(len(ask.prompt.leaves))
+            found.append([((seed + 7919 * leaf) % 1_000_003) / 1_000_003 for leaf in leaves])
         while time.process_time() - cpu < self._cost_s * len(asks):
             pass
         self.cpu_s += time.process_time() - cpu
