@@ -5,7 +5,7 @@ run was cut, because the last digits of a score depend on what is computed besid
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distributions, version
 
@@ -71,16 +71,27 @@ class InProcess:
 
     def score(self, workload: Workload, done: Collection[str], keep: Keep) -> None:
         """A batch at a time. Raises `EngineError`: the engine is gone."""
-        plan = workload.plan
-        # the same batches in whatever order they came
-        tasks = sorted(workload.tasks, key=lambda task: task.record.id)
-        for first in range(0, len(tasks), plan.batch):
-            batch = tasks[first : first + plan.batch]
-            if all(task.record.id in done for task in batch):
-                continue
-            # all of it, that the scores are those of a run that was not cut
-            entries = _score(self.moderator, plan.policy_set, batch)
-            keep([entry for entry in entries if entry.id not in done])
+        policy_set = workload.plan.policy_set
+        score_in_batches(
+            workload, done, keep, lambda batch: _score(self.moderator, policy_set, batch)
+        )
+
+
+def score_in_batches(
+    workload: Workload,
+    done: Collection[str],
+    keep: Keep,
+    score: Callable[[Sequence[Task]], Sequence[Entry]],
+) -> None:
+    """Scores what is not done, and keeps each batch."""
+    # the same batches in whatever order they came
+    tasks = sorted(workload.tasks, key=lambda task: task.record.id)
+    for first in range(0, len(tasks), workload.plan.batch):
+        batch = tasks[first : first + workload.plan.batch]
+        if all(task.record.id in done for task in batch):
+            continue
+        # all of it, that the scores are those of a run that was not cut
+        keep([entry for entry in score(batch) if entry.id not in done])
 
 
 def _score(moderator: Moderator, policy_set: PolicySet, batch: Sequence[Task]) -> list[Entry]:
@@ -101,16 +112,7 @@ def _entry(
     record_id: str, verdict: Verdict | ModerationError, *, cpu_s: float, wall_s: float
 ) -> Entry:
     if isinstance(verdict, ModerationError):
-        return Entry(
-            id=record_id,
-            scores={},
-            coverage="not_scored",
-            tokens=0,
-            windows=0,
-            error=f"{verdict.code}: {verdict}",
-            cpu_s=cpu_s,
-            wall_s=wall_s,
-        )
+        return Entry.not_scored(record_id, f"{verdict.code}: {verdict}", cpu_s=cpu_s, wall_s=wall_s)
     return Entry(
         id=record_id,
         scores={

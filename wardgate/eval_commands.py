@@ -10,7 +10,7 @@ from wardgate.compare_command import compare
 from wardgate.data_command import DATA_HELP, AdapterOption, adapters, chosen_adapter, data
 from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
 from wardgate.gate_command import gate
-from wardgate.loading import open_measured
+from wardgate.loading import open_guard, open_measured
 from wardgate.models_commands import (
     MODEL_HELP,
     CalibrationOption,
@@ -26,8 +26,10 @@ from wardgate.report_command import report
 from wardgate.service_options import (
     CategoriesOption,
     ConnectionsOption,
+    GuardOption,
     ServiceOption,
     TimeoutOption,
+    WeightsOption,
     check_options,
     service_address,
 )
@@ -92,6 +94,8 @@ def run(
             "--raw-text", help="Score texts only as they are, not in their normal form as well."
         ),
     ] = False,
+    guard: GuardOption = None,
+    weights: WeightsOption = None,
     service: ServiceOption = None,
     categories: CategoriesOption = None,
     connections: ConnectionsOption = 8,
@@ -106,7 +110,7 @@ def run(
     Exits with 1 when the run failed or no record could be scored, with 2 when --out belongs to
     another run.
     """
-    check_options(context, service=service is not None)
+    check_options(context, service=service is not None, guard=guard is not None)
     needs_eval_extra(as_json=as_json)
     # torch takes seconds to import; --help and wrong options must not wait for it
     import torch
@@ -123,6 +127,11 @@ def run(
         library = load_library(policy_dir or [])
         policy_set = library.policy_set(policies)
         stand_for = read_categories(categories) if categories is not None else None
+        form = None
+        if guard is not None:
+            from evals.guard_run import guard_format
+
+            form, stand_for = guard_format(guard, stand_for)
         address = None
         if service is not None:
             address = service_address(
@@ -146,6 +155,13 @@ def run(
 
                 progress.report(f"asking {address.host}")
                 subject = meet(address, workload)
+            elif form is not None:
+                from evals.guard_run import GuardSubject
+
+                peer = open_guard(
+                    form, str(weights), dtype=dtype, device=device, report=progress.report
+                )
+                subject = GuardSubject(peer, library, stand_for)
             else:
                 subject = InProcess(
                     open_measured(
