@@ -191,7 +191,7 @@ def load_guard(
         ) from exc
     # before the weights: a wrong format is told before gigabytes are loaded
     prompts = GuardPrompts(form, tokenizer)
-    model = read_weights(source, MODEL_CLASSES[names[0]], dtype)
+    model = read_weights(source, MODEL_CLASSES[names[0]], dtype, tied=False)
     text = config.get_text_config()
     if len(tokenizer) > text.vocab_size:
         raise ModelRefused(
