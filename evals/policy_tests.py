@@ -237,11 +237,16 @@ def _of_pair(name: str, members: Sequence[_Scored]) -> PolicyTest:
     gap: float | None = None
     status: Status = "error"
     problem: str | None = "an example of it could not be scored"
+    is_known = any(each.case.example.pair_expected == "fail" for each in members)
     if lowest is not None and highest is not None:
         gap = lowest - highest
         status, problem = "passed", None
-        if gap <= 0.0 or gap < margin:
-            status = "failed"
+        if gap > 0.0 and gap >= margin:
+            if is_known:
+                status = "failed"
+                problem = "is expected to fail and passes: remove `pair_expected: fail`"
+        else:
+            status = "known_failure" if is_known else "failed"
             problem = (
                 f"what violates scores {lowest:.3f} and what does not {highest:.3f}; expected"
                 f" the first {f'at least {margin:g} ' if margin else ''}above the other"

@@ -8,15 +8,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-import polars as pl
-
-from evals.in_process import run_evaluation
-from evals.journal import RunError
+from evals.in_process import InProcess
 from evals.probe_report import ProbeReport, ProbeScores, report_of
 from evals.probes import Probe, probed
 from evals.records import Record
-from evals.results import SCORES, Results
-from evals.run import Progress, Task, Workload
+from evals.results import Results, read_scores
+from evals.run import Progress, Task, Workload, run_in_turn
 from moderation.moderator import Moderator
 
 CLEAN = "clean"
@@ -26,17 +23,17 @@ CLEAN = "clean"
 def probe_workload(clean: Workload, probe: Probe) -> Workload:
     """The workload with the texts that the probe changes, in a folder of its name.
 
-    Records whose text it leaves as it is, or that have none, are left out.
+    Records that it leaves as they are, or that have nothing of its kind, are left out.
     """
     plan = clean.plan
     tasks = []
     digest = hashlib.sha256()
     for task in clean.tasks:
-        if not task.record.text:  # an image, or nothing
+        if probe.image_change is None and not task.record.text:  # an image, or nothing
             continue
         record = probed(task.record, probe, seed=plan.seed)
         rules = tuple(rule for rule in task.rules if rule.id in record.labels)
-        if rules and record.text != task.record.text:
+        if rules and record.content_hash != task.record.content_hash:
             tasks.append(Task(record=record, rules=rules))
             _add(digest, record)
     return replace(
@@ -67,21 +64,13 @@ def run_probes(
         What the probes changed, and the results of the runs, the clean one first.
 
     Raises:
-        RunRefused, RunError, EngineError: see `run_evaluation`.
+        RunRefused, RunError, EngineError: see `run_subject`.
     """
     clean = replace(workload, plan=replace(workload.plan, out=workload.plan.out / CLEAN))
     workloads = [clean, *(probe_workload(workload, probe) for probe in probes)]
-    total = sum(len(each.tasks) for each in workloads)
-    results: list[Results] = []
-    done = 0
-    for each in workloads:
-
-        def go_on(here: int, _all: int, before: int = done) -> None:
-            progress(before + here, total)
-
-        results.append(run_evaluation(moderator, each, progress=go_on))
-        done += len(each.tasks)
-    frames = [_scores(each) for each in workloads]
+    subject = InProcess(moderator)
+    results = run_in_turn([(subject, each) for each in workloads], progress=progress)
+    frames = [read_scores(each.plan.out) for each in workloads]
     found = [
         ProbeScores(probe=probe, scores=frame, unchanged=len(clean.tasks) - len(each.tasks))
         for probe, frame, each in zip(probes, frames[1:], workloads[1:], strict=True)
@@ -94,14 +83,6 @@ def run_probes(
         "seed": workload.plan.seed,
     }
     return report_of(frames[0], found, seed=workload.plan.seed, about=about), results
-
-
-def _scores(workload: Workload) -> pl.DataFrame:
-    path = workload.plan.out / SCORES
-    try:
-        return pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as exc:
-        raise RunError(f"{path}: cannot be read: {exc}") from exc
 
 
 def _add(digest: "hashlib._Hash", record: Record) -> None:

@@ -12,6 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from evals.image_probes import (
+    ImageChange,
+    changed_image,
+    compressed,
+    cropped,
+    overlaid,
+    resized,
+    rotated,
+)
 from evals.records import Record
 from policies import Surface
 
@@ -35,6 +44,8 @@ class Probe:
     change: Change
     response_change: Change | None = None
     """Of a model's text, where it is another one."""
+    image_change: ImageChange | None = None
+    """Of an image; the text beside it then stays."""
     is_injection: bool = False
     """Whether it speaks to the classifier: an innocent text is then no longer one without an
     injection."""
@@ -42,7 +53,13 @@ class Probe:
 
 def probed(record: Record, probe: Probe, *, seed: int) -> Record:
     """The record as the probe changes it; only seed, probe and the record itself decide how."""
-    rng = random.Random(f"{seed}:{probe.name}:{record.id}")
+    drawn = f"{seed}:{probe.name}:{record.id}"
+    if probe.image_change is not None:
+        if record.image is None:
+            return record
+        image = changed_image(record.image, probe.image_change, drawn)
+        return record.model_copy(update={"image": image})
+    rng = random.Random(drawn)
     change = probe.change
     if record.surface is Surface.RESPONSE and probe.response_change is not None:
         change = probe.response_change
@@ -357,4 +374,21 @@ PROBES: dict[str, Probe] = {
         ),
     )
 }
-"""All probes by name."""
+"""All probes of texts by name."""
+
+
+def _same_text(_rng: random.Random, text: str) -> str:
+    return text
+
+
+IMAGE_PROBES: dict[str, Probe] = {
+    name: Probe(name=name, what=what, change=_same_text, image_change=change)
+    for name, what, change in (
+        ("image_resize", "a third of each side", resized),
+        ("image_jpeg", "JPEG of quality 15", compressed),
+        ("image_crop", "nine tenths of each side, anywhere", cropped),
+        ("image_rotate", "turned by 10 degrees", rotated),
+        ("image_text", "harmless words over the lower edge", overlaid),
+    )
+}
+"""All probes of images by name."""

@@ -46,7 +46,7 @@ SCHEMA = {
     "error": pl.String,
 }
 """Columns of the scores. `raw`, `calibrated`, `is_calibrated` and `violates` are null where a
-record could not be scored, and `error` says why."""
+record could not be scored, and `error` says why; `label` where nobody says what is right."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ def save_results(
         "unscorable_records": sum(entry.error is not None for entry in entries.values()),
         "policies": {
             str(policy): policy_summary(rows, seed)
-            for (policy,), rows in frame.group_by("policy", maintain_order=True)
+            for (policy,), rows in frame.drop_nulls("label").group_by("policy", maintain_order=True)
         },
     }
     policies = summary["policies"]
@@ -117,6 +117,15 @@ def load_results(folder: Path, entries: Iterable[Entry]) -> Results | None:
         raise RunError(
             f"{path}: cannot be read: {exc}; delete it, and the same command writes it again"
         ) from exc
+
+
+def read_scores(folder: Path) -> pl.DataFrame:
+    """The rows of `SCHEMA` that a finished run left. Raises `RunError`."""
+    path = folder / SCORES
+    try:
+        return pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as exc:
+        raise RunError(f"{path}: cannot be read: {exc}") from exc
 
 
 def _results(summary: dict[str, JsonValue], entries: Iterable[Entry]) -> Results:
@@ -149,7 +158,7 @@ def _frame(
                     "is_calibrated": outcome.is_calibrated if outcome else None,
                     "threshold": outcome.threshold if outcome else rule.steps()[0][0],
                     "violates": outcome.violates if outcome else None,
-                    "label": record.labels[rule.id],
+                    "label": record.labels.get(rule.id),
                     "coverage": entry.coverage,
                     "tokens": entry.tokens,
                     "windows": entry.windows,

@@ -72,10 +72,20 @@ class Workload:
     """Labels by policy that the policy set does not name."""
     no_definition: dict[str, int]
     """Labels by policy that has no words for the record's surface."""
-    images_sha256: str | None = None
-    """Of the hashes of all images, which may lie beside the data; None where there are none."""
     probe: dict[str, JsonValue] | None = None
     """How the texts were changed, for the manifest; None where they are those of the data."""
+
+    @property
+    def images_sha256(self) -> str | None:
+        """Of the hashes of all images, which may lie beside the data; None where there are none."""
+        images = [task.record.image.sha256 for task in self.tasks if task.record.image is not None]
+        return hashlib.sha256("\n".join(images).encode()).hexdigest() if images else None
+
+
+def planned_records(plan: RunPlan) -> list[Record]:
+    """The records of a plan's data, or the sample of them. Raises `RecordError`."""
+    read = read_data(plan.data, plan.adapter)
+    return list(read) if plan.sample is None else sample_records(read, plan.sample, seed=plan.seed)
 
 
 def read_workload(library: PolicyLibrary, plan: RunPlan) -> Workload:
@@ -85,10 +95,7 @@ def read_workload(library: PolicyLibrary, plan: RunPlan) -> Workload:
         RecordError: the data cannot be read, or nothing in it can be scored.
     """
     digest = data_sha256(plan.data)
-    read = read_data(plan.data, plan.adapter)
-    records = (
-        list(read) if plan.sample is None else sample_records(read, plan.sample, seed=plan.seed)
-    )
+    records = planned_records(plan)
     rules = {rule.id: rule for rule in plan.policy_set.policies}
     tasks = []
     not_in_set: Counter[str] = Counter()
@@ -118,7 +125,6 @@ def read_workload(library: PolicyLibrary, plan: RunPlan) -> Workload:
         tasks=tuple(tasks),
         not_in_set=dict(sorted(not_in_set.items())),
         no_definition=dict(sorted(no_definition.items())),
-        images_sha256=_images_sha256(tasks),
     )
 
 
@@ -173,6 +179,25 @@ def run_subject(
             )
 
 
+def run_in_turn(
+    runs: Sequence[tuple[Subject, Workload]],
+    *,
+    progress: Progress = lambda _done, _total: None,
+) -> list[Results]:
+    """Runs one after another; `progress` is told the records of all together. See `run_subject`."""
+    total = sum(len(workload.tasks) for _, workload in runs)
+    results: list[Results] = []
+    before = 0
+    for subject, workload in runs:
+
+        def go_on(done: int, _all: int, before: int = before) -> None:
+            progress(before + done, total)
+
+        results.append(run_subject(subject, workload, progress=go_on))
+        before += len(workload.tasks)
+    return results
+
+
 def _score_rest(subject: Subject, workload: Workload, journal: Journal, progress: Progress) -> None:
     total = len(workload.tasks)
     done = sum(task.record.id in journal.entries for task in workload.tasks)
@@ -186,11 +211,6 @@ def _score_rest(subject: Subject, workload: Workload, journal: Journal, progress
         progress(done, total)
 
     subject.score(workload, journal.entries.keys(), keep)
-
-
-def _images_sha256(tasks: Sequence[Task]) -> str | None:
-    images = [task.record.image.sha256 for task in tasks if task.record.image is not None]
-    return hashlib.sha256("\n".join(images).encode()).hexdigest() if images else None
 
 
 def _manifest(subject: Subject, workload: Workload) -> dict[str, JsonValue]:

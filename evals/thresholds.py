@@ -3,7 +3,7 @@
 A rate is certified by its 95% interval, not by its point estimate. All thresholds are looked at
 and still no correction is due: flagged records only grow as a threshold falls, so a threshold is
 chosen exactly by how many records it may flag, and that number depends on nothing but how many
-records there are.
+records there are. Neither holds for the best F1 and the least cost, which are optimistic.
 """
 
 import math
@@ -16,7 +16,8 @@ import numpy as np
 from evals.metrics import Bools, Counts, Floats, Interval, best_f1, bootstrap, count, wilson
 
 MIN_OF_EACH = 30
-"""Positives, and negatives, for the best F1: with less it is the noise that is best."""
+"""Positives, and negatives, for the best F1 and the least cost: with less it is the noise that is
+best."""
 
 
 class Refusal(Exception):
@@ -27,11 +28,16 @@ class Refusal(Exception):
 class Target:
     """What a threshold has to achieve."""
 
-    kind: Literal["max_fpr", "min_recall", "best_f1"]
+    kind: Literal["max_fpr", "min_recall", "best_f1", "cost"]
     rate: float | None = None
     """Of `max_fpr` and `min_recall`, in (0, 1)."""
+    fp_cost: float = 0.0
+    fn_cost: float = 0.0
+    """Of `cost`, over 0: what one false positive and one false negative cost, in any unit."""
 
     def __str__(self) -> str:
+        if self.kind == "cost":
+            return f"cost (fp {self.fp_cost:g}, fn {self.fn_cost:g})"
         return self.kind if self.rate is None else f"{self.kind}={self.rate:g}"
 
 
@@ -49,10 +55,24 @@ class Choice:
     """None without negatives."""
     f1: float | None
     f1_interval: Interval | None
+    cost: float | None = None
+    """Of the target `cost` alone: expected of a record, where violations are as frequent as among
+    the labels."""
+    cost_interval: Interval | None = None
 
 
-def parse_target(text: str) -> Target:
-    """`max_fpr=0.01`, `min_recall=0.9` or `best_f1`. Raises `ValueError`."""
+def parse_target(
+    text: str, *, fp_cost: float | None = None, fn_cost: float | None = None
+) -> Target:
+    """`max_fpr=0.01`, `min_recall=0.9`, `best_f1`, or `cost`, which needs both costs and is the
+    only one that takes them. Raises `ValueError`."""
+    costs = [cost for cost in (fp_cost, fn_cost) if cost is not None]
+    if text == "cost":
+        if len(costs) == 2 and all(0 < cost < math.inf for cost in costs):
+            return Target("cost", fp_cost=costs[0], fn_cost=costs[1])
+        raise ValueError("the target cost needs --fp-cost and --fn-cost, both over 0")
+    if costs:
+        raise ValueError(f"--fp-cost and --fn-cost belong to the target cost, not to {text!r}")
     kind, _, value = text.partition("=")
     if kind == "best_f1" and not value:
         return Target("best_f1")
@@ -66,8 +86,8 @@ def parse_target(text: str) -> Target:
         if kind == "min_recall":
             return Target("min_recall", rate)
     raise ValueError(
-        f"{text!r} is no target; expected max_fpr=RATE, min_recall=RATE (both between 0 and 1) or"
-        " best_f1"
+        f"{text!r} is no target; expected max_fpr=RATE, min_recall=RATE (both between 0 and 1),"
+        " best_f1 or cost"
     )
 
 
@@ -98,14 +118,45 @@ def choose(
     intervals = (
         bootstrap(labels, scores, flagged, seed=seed) if labels.any() and not labels.all() else {}
     )
+    counts = Counts(tp=own.tp, fn=own.fn, fp=num_flagged, tn=len(negatives) - num_flagged)
+    cost, cost_interval = (
+        expected_cost(target, counts, share=float(labels.mean()))
+        if target.kind == "cost"
+        else (None, None)
+    )
     return Choice(
         threshold=threshold,
-        counts=Counts(tp=own.tp, fn=own.fn, fp=num_flagged, tn=len(negatives) - num_flagged),
+        counts=counts,
         recall=wilson(own.tp, own.tp + own.fn),
         fpr=wilson(num_flagged, len(negatives)),
         f1=own.f1,
         f1_interval=intervals.get("f1_at_threshold"),
+        cost=cost,
+        cost_interval=cost_interval,
     )
+
+
+def expected_cost(target: Target, counts: Counts, *, share: float) -> tuple[float, Interval]:
+    """The cost of a record at a threshold, with its 95% interval.
+
+    The interval puts those of the two rates together (MOVER: Zou and Donner, Statistics in Medicine
+    27, 2008), which are Wilson's: it has a width where no mistake was seen, as a bootstrap has not.
+
+    Args:
+        target: with its costs.
+        counts: with positives and negatives.
+        share: of positives, taken as known.
+    """
+    missed = wilson(counts.fn, counts.tp + counts.fn)
+    false = wilson(counts.fp, counts.fp + counts.tn)
+    assert missed is not None
+    assert false is not None
+    miss_rate, fpr = counts.fn / (counts.tp + counts.fn), counts.fp / (counts.fp + counts.tn)
+    of_missed, of_false = share * target.fn_cost, (1 - share) * target.fp_cost
+    cost = of_missed * miss_rate + of_false * fpr
+    below = math.hypot(of_missed * (miss_rate - missed.low), of_false * (fpr - false.low))
+    above = math.hypot(of_missed * (missed.high - miss_rate), of_false * (false.high - fpr))
+    return cost, Interval(low=max(0.0, cost - below), high=cost + above)
 
 
 def find_threshold(
@@ -127,6 +178,8 @@ def find_threshold(
         return _best_f1(labels, scores)
     positives = scores[labels]
     negatives = scores[~labels] if benign is None else benign
+    if target.kind == "cost":
+        return _least_cost(target, positives, negatives, share=float(labels.mean()))
     if target.kind == "max_fpr":
         return _max_fpr(target, positives, negatives)
     return _min_recall(target, positives, negatives)
@@ -193,6 +246,29 @@ def _best_f1(labels: Bools, scores: Floats) -> float:
             "the best F1 flags every record, at a threshold of 0; no threshold tells them apart"
         )
     return _between(float(np.max(scores[scores < best.threshold], initial=0.0)), best.threshold)
+
+
+def _least_cost(target: Target, positives: Floats, negatives: Floats, *, share: float) -> float:
+    """The highest of the thresholds that cost least."""
+    num_pos, num_neg = len(positives), len(negatives)
+    if min(num_pos, num_neg) < MIN_OF_EACH:
+        raise Refusal(
+            f"{num_pos} positives and {num_neg} negatives are too few to choose by {target};"
+            f" expected at least {MIN_OF_EACH} of each"
+        )
+    candidates = np.unique(np.concatenate([positives, negatives]))[::-1]  # highest first
+    miss_rates = np.searchsorted(np.sort(positives), candidates) / num_pos
+    fprs = 1 - np.searchsorted(np.sort(negatives), candidates) / num_neg
+    never, always = share * target.fn_cost, (1 - share) * target.fp_cost
+    costs = never * miss_rates + always * fprs
+    best = int(np.argmin(costs))
+    if costs[best] >= min(never, always):
+        cheapest = "nothing" if never <= always else "everything"
+        raise Refusal(
+            f"at {target} no threshold costs less than to flag {cheapest} ({min(never, always):g} a"
+            " record); look at the costs, or at the policy's words"
+        )
+    return _between(float(candidates[best + 1]), float(candidates[best]))
 
 
 def _between(below: float, at: float) -> float:

@@ -108,6 +108,8 @@ class Example(Strict):
     violating example of a pair must score above each other one."""
     expected: Literal["fail"] | None = None
     """A known failure: the example does not hold, and it is an error once it does."""
+    pair_expected: Literal["fail"] | None = None
+    """The same of its pair; one example of the pair says so."""
     note: str | None = None
 
     @field_validator("surface")
@@ -121,6 +123,12 @@ class Example(Strict):
     def _only_responses_answer(self) -> Self:
         if self.prompt is not None and self.surface is not Surface.RESPONSE:
             raise _wrong_at("only an example for surface 'response' answers a prompt", "prompt")
+        return self
+
+    @model_validator(mode="after")
+    def _only_pairs_fail_as_pairs(self) -> Self:
+        if self.pair_expected is not None and self.pair is None:
+            raise _wrong_at("is said of a pair, and the example is in none", "pair_expected")
         return self
 
 

@@ -9,20 +9,31 @@ from wardgate.calibrate_command import calibrate
 from wardgate.compare_command import compare
 from wardgate.data_command import DATA_HELP, AdapterOption, adapters, chosen_adapter, data
 from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
+from wardgate.export_command import export
 from wardgate.gate_command import gate
 from wardgate.loading import open_guard, open_measured
 from wardgate.models_commands import (
-    MODEL_HELP,
     CalibrationOption,
+    DeviceOption,
     DtypeOption,
     ImageModelOption,
     JsonOption,
+    ModelOption,
 )
 from wardgate.output import FAILED, print_json, stderr, stdout
 from wardgate.policies_commands import PolicyDirOption
 from wardgate.probe_command import probe
 from wardgate.progress import RecordProgress
 from wardgate.report_command import report
+from wardgate.run_options import (
+    OutOption,
+    PoliciesOption,
+    RawTextOption,
+    SampleOption,
+    SeedOption,
+    ThreadsOption,
+    set_threads,
+)
 from wardgate.service_options import (
     CategoriesOption,
     ConnectionsOption,
@@ -51,6 +62,9 @@ app.command(
     " --against train.jsonl.gz"
 )(data)
 app.command(epilog="Example: wardgate eval adapters --json")(adapters)
+app.command(epilog="Example: wardgate eval export --data dev.jsonl.gz --policies all --out tasks")(
+    export
+)
 app.command(epilog="Example: wardgate eval slices runs/dev --by lang,length")(slices)
 app.command(epilog="Example: wardgate eval compare runs/before runs/after --by lang")(compare)
 app.command(epilog="Example: wardgate eval gate runs/dev --bars bars.yaml --junit bars.xml")(gate)
@@ -69,31 +83,19 @@ def _group() -> None:
 def run(
     context: typer.Context,
     data: Annotated[Path, typer.Option(exists=True, readable=True, help=DATA_HELP)],
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the run; made if missing.")],
+    out: OutOption,
     adapter: AdapterOption = None,
-    policies: Annotated[
-        str, typer.Option(help="The policy set, or all: every policy, at threshold 0.5.")
-    ] = "all",
+    policies: PoliciesOption = "all",
     policy_dir: PolicyDirOption = None,
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
+    model: ModelOption = "embedded",
     image_model: ImageModelOption = None,
     calibration: CalibrationOption = None,
-    sample: Annotated[
-        int | None,
-        typer.Option(min=1, help="Only this many records, chosen by a hash of seed and id."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sample and of the intervals.")] = 0,
+    sample: SampleOption = None,
+    seed: SeedOption = 0,
     dtype: DtypeOption = None,
-    device: Annotated[str, typer.Option(help="A torch device, such as cuda.")] = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="To compute with; torch's choice by default.")
-    ] = None,
-    raw_text: Annotated[
-        bool,
-        typer.Option(
-            "--raw-text", help="Score texts only as they are, not in their normal form as well."
-        ),
-    ] = False,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    raw_text: RawTextOption = False,
     guard: GuardOption = None,
     weights: WeightsOption = None,
     service: ServiceOption = None,
@@ -112,17 +114,12 @@ def run(
     """
     check_options(context, service=service is not None, guard=guard is not None)
     needs_eval_extra(as_json=as_json)
-    # torch takes seconds to import; --help and wrong options must not wait for it
-    import torch
-
     from evals.categories import read_categories
     from evals.in_process import InProcess
     from evals.results import SCORES
     from evals.run import RunPlan, Subject, read_workload, run_subject
     from policies import load_library
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     with fails_in_one_line(as_json=as_json):
         library = load_library(policy_dir or [])
         policy_set = library.policy_set(policies)
@@ -144,7 +141,7 @@ def run(
             out=out,
             sample=sample,
             seed=seed,
-            threads=torch.get_num_threads(),
+            threads=set_threads(threads),
             device=device,
         )
         workload = read_workload(library, plan)

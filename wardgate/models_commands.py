@@ -39,6 +39,8 @@ MODEL_HELP = (
     "A model of `wardgate models list`, a directory, a hub id, or the YAML file of a model on a"
     " server."
 )
+ModelOption = Annotated[str, typer.Option("--model", help=MODEL_HELP)]
+DeviceOption = Annotated[str, typer.Option("--device", help="A torch device, such as cuda.")]
 CalibrationOption = Annotated[
     Path | None,
     typer.Option(

@@ -17,7 +17,13 @@ from wardgate.environment import on_github
 from wardgate.github import annotation, from_here
 from wardgate.junit_option import JunitOption, write_junit
 from wardgate.loading import open_measured
-from wardgate.models_commands import MODEL_HELP, CalibrationOption, DtypeOption, JsonOption
+from wardgate.models_commands import (
+    CalibrationOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+)
 from wardgate.output import FAILED, WRONG_USE, one_line, print_error, print_json, stderr, stdout
 from wardgate.policies_commands import PolicyDirOption
 from wardgate.progress import RecordProgress
@@ -56,10 +62,10 @@ def run_tests(
             " 'default', or 0.5."
         ),
     ] = "default",
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
+    model: ModelOption = "embedded",
     calibration: CalibrationOption = None,
     dtype: DtypeOption = None,
-    device: Annotated[str, typer.Option(help="A torch device, such as cuda.")] = "cpu",
+    device: DeviceOption = "cpu",
     junit: JunitOption = None,
     github: Annotated[
         bool | None,

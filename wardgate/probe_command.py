@@ -10,19 +10,30 @@ from wardgate.data_command import DATA_HELP, AdapterOption, chosen_adapter
 from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
 from wardgate.loading import open_measured
 from wardgate.models_commands import (
-    MODEL_HELP,
     CalibrationOption,
+    DeviceOption,
     DtypeOption,
     ImageModelOption,
     JsonOption,
+    ModelOption,
 )
 from wardgate.output import FAILED, print_json, stderr, stdout
 from wardgate.policies_commands import PolicyDirOption
 from wardgate.progress import RecordProgress
+from wardgate.run_options import (
+    OutOption,
+    PoliciesOption,
+    RawTextOption,
+    SampleOption,
+    SeedOption,
+    ThreadsOption,
+    set_threads,
+)
 
 if TYPE_CHECKING:
     from evals.probe_report import ProbeReport
     from evals.probes import Probe
+    from evals.run import Workload
 
 JSON_REPORT = "probe.json"
 MARKDOWN_REPORT = "probe.md"
@@ -30,38 +41,22 @@ MARKDOWN_REPORT = "probe.md"
 
 def probe(
     data: Annotated[Path, typer.Argument(exists=True, readable=True, help=DATA_HELP)],
-    out: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder of the runs; made if missing.")
-    ],
+    out: OutOption,
     adapter: AdapterOption = None,
     probes: Annotated[
         str | None, typer.Option(help="Names, separated by commas; all of them by default.")
     ] = None,
-    policies: Annotated[
-        str, typer.Option(help="The policy set, or all: every policy, at threshold 0.5.")
-    ] = "all",
+    policies: PoliciesOption = "all",
     policy_dir: PolicyDirOption = None,
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
+    model: ModelOption = "embedded",
     image_model: ImageModelOption = None,
     calibration: CalibrationOption = None,
-    sample: Annotated[
-        int | None,
-        typer.Option(min=1, help="Only this many records, chosen by a hash of seed and id."),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the sample, the probes and the intervals.")
-    ] = 0,
+    sample: SampleOption = None,
+    seed: SeedOption = 0,
     dtype: DtypeOption = None,
-    device: Annotated[str, typer.Option(help="A torch device, such as cuda.")] = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="To compute with; torch's choice by default.")
-    ] = None,
-    raw_text: Annotated[
-        bool,
-        typer.Option(
-            "--raw-text", help="Score texts only as they are, not in their normal form as well."
-        ),
-    ] = False,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    raw_text: RawTextOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score the records as they are and as people disguise them, and say what that changes.
@@ -74,16 +69,11 @@ def probe(
     runs.
     """
     needs_eval_extra(as_json=as_json)
-    chosen = _chosen(probes)
-    # torch takes seconds to import; --help and wrong options must not wait for it
-    import torch
-
+    named = _chosen(probes) if probes is not None else None
     from evals.probe_run import run_probes
     from evals.run import RunPlan, read_workload
     from policies import load_library
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     with fails_in_one_line(as_json=as_json):
         library = load_library(policy_dir or [])
         plan = RunPlan(
@@ -93,10 +83,11 @@ def probe(
             out=out,
             sample=sample,
             seed=seed,
-            threads=torch.get_num_threads(),
+            threads=set_threads(threads),
             device=device,
         )
         workload = read_workload(library, plan)
+        chosen = named if named is not None else _all(workload)
         with RecordProgress(stderr()) as progress:
             moderator = open_measured(
                 library,
@@ -117,19 +108,27 @@ def probe(
         raise typer.Exit(FAILED)
 
 
-def _chosen(names: str | None) -> "list[Probe]":
-    from evals.probes import PROBES
+def _all(workload: "Workload") -> "list[Probe]":
+    """Of images only where there are any."""
+    from evals.probes import IMAGE_PROBES, PROBES
 
-    if names is None:
-        return list(PROBES.values())
+    of_images = IMAGE_PROBES if workload.images_sha256 is not None else {}
+    has_texts = any(task.record.text for task in workload.tasks)
+    return [*(PROBES.values() if has_texts else ()), *of_images.values()]
+
+
+def _chosen(names: str) -> "list[Probe]":
+    from evals.probes import IMAGE_PROBES, PROBES
+
+    known = PROBES | IMAGE_PROBES
     wanted = [name.strip() for name in names.split(",")]
     for name in wanted:
-        if name not in PROBES:
+        if name not in known:
             raise typer.BadParameter(
-                f"{name!r} is no probe; expected some of {', '.join(PROBES)}",
+                f"{name!r} is no probe; expected some of {', '.join(known)}",
                 param_hint="--probes",
             )
-    return [PROBES[name] for name in dict.fromkeys(wanted)]
+    return [known[name] for name in dict.fromkeys(wanted)]
 
 
 def _save(report: "ProbeReport", out: Path) -> None:

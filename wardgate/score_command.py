@@ -18,11 +18,11 @@ from moderation.verdict import Score, Verdict, verdict_to_dict
 from policies import PolicyError, PolicySet, Surface, load_library
 from wardgate.loading import open_moderator, warn_of_raw_scores
 from wardgate.models_commands import (
-    MODEL_HELP,
     CalibrationOption,
     DtypeOption,
     ImageModelOption,
     JsonOption,
+    ModelOption,
 )
 from wardgate.output import (
     FAILED,
@@ -35,6 +35,7 @@ from wardgate.output import (
 )
 from wardgate.policies_commands import PolicyDirOption
 from wardgate.progress import RecordProgress
+from wardgate.run_options import PoliciesOption
 
 if TYPE_CHECKING:
     from moderation.moderator import Moderator
@@ -90,11 +91,9 @@ def score(
             " only text is needed; - is stdin. Prints one JSON verdict a line.",
         ),
     ] = None,
-    policies: Annotated[
-        str, typer.Option(help="The policy set, or all: every policy, at threshold 0.5.")
-    ] = "default",
+    policies: PoliciesOption = "default",
     policy_dir: PolicyDirOption = None,
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
+    model: ModelOption = "embedded",
     image_model: ImageModelOption = None,
     surface: Annotated[
         Spoken, typer.Option(help="Whether a user's prompt or a generator's response.")

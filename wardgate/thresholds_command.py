@@ -28,8 +28,15 @@ def thresholds(
         Path, typer.Argument(exists=True, file_okay=False, help="Folder of a finished run.")
     ],
     target: Annotated[
-        str, typer.Option(help="max_fpr=RATE, min_recall=RATE or best_f1.", show_default=False)
+        str,
+        typer.Option(help="max_fpr=RATE, min_recall=RATE, best_f1 or cost.", show_default=False),
     ],
+    fp_cost: Annotated[
+        float | None, typer.Option(help="Of --target cost: what a false positive costs.")
+    ] = None,
+    fn_cost: Annotated[
+        float | None, typer.Option(help="Of --target cost: what a false negative costs.")
+    ] = None,
     policies: Annotated[
         str | None, typer.Option(help="Ids, separated by commas; all of the run by default.")
     ] = None,
@@ -70,7 +77,7 @@ def thresholds(
     if action is Action.ALLOW:
         raise typer.BadParameter("--action allow needs no threshold; expected flag, review, ...")
     try:
-        wanted = parse_target(target)
+        wanted = parse_target(target, fp_cost=fp_cost, fn_cost=fn_cost)
     except ValueError as exc:
         raise typer.BadParameter(str(exc)) from exc
     try:
@@ -105,7 +112,8 @@ def thresholds(
         )
     else:
         console = stdout()
-        console.print(_table(chosen, measured, benign, wanted))
+        if chosen:
+            console.print(_table(chosen, measured, benign, wanted))
         for policy_id, why in refused.items():
             console.print(f"refused  {policy_id}: {why}", markup=False, soft_wrap=True)
         if snippet is not None:
@@ -176,6 +184,8 @@ def _as_json(choice: "Choice") -> dict[str, object]:
         "fpr_ci95": _pair(choice.fpr),
         "f1": choice.f1,
         "f1_ci95": _pair(choice.f1_interval),
+        "cost": choice.cost,
+        "cost_ci95": _pair(choice.cost_interval),
     }
 
 
@@ -202,7 +212,8 @@ def _table(
         caption_justify="left",
     )
     table.add_column("policy", no_wrap=True)
-    for head in ("threshold", "positives", "negatives", "recall", "FPR", "F1"):
+    of_cost = ["cost"] if target.kind == "cost" else []
+    for head in ("threshold", "positives", "negatives", "recall", "FPR", "F1", *of_cost):
         table.add_column(head, justify="right", no_wrap=True)
     for policy_id, choice in chosen.items():
         counts = choice.counts
@@ -214,6 +225,7 @@ def _table(
             _cell(counts.recall, choice.recall),
             _cell(counts.fpr, choice.fpr),
             _cell(choice.f1, choice.f1_interval),
+            *([_cell(choice.cost, choice.cost_interval)] if of_cost else []),
         )
     return table
 

@@ -156,6 +156,41 @@ def test_a_pair_needs_its_margin(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("violating", "other", "status"),
+    [
+        ("0.3", "0.4", "known_failure"),
+        ("0.9", "0.1", "failed"),  # it passes, and the mark must go
+        ("nothing", "0.1", "error"),
+    ],
+)
+def test_a_pair_can_be_a_known_failure(
+    tmp_path: Path, violating: str, other: str, status: str
+) -> None:
+    examples = [
+        {"text": f"says {violating}", "violates": True, "pair": "x", "pair_expected": "fail"},
+        {"text": f"says {other}", "violates": False, "pair": "x"},
+    ]
+    *_, of_pair = results_of(folder_of(tmp_path / "p", *examples))
+    assert of_pair.status == status
+    assert ("remove `pair_expected: fail`" in str(of_pair.problem)) == (status == "failed")
+
+
+def test_the_mark_of_a_pair_says_nothing_of_its_examples(tmp_path: Path) -> None:
+    marked = {"pair": "x", "pair_expected": "fail"}
+    tests = results_of(
+        folder_of(
+            tmp_path / "p",
+            {"text": "says 0.7", "violates": True, **marked},
+            {"text": "says 0.8", "violates": False, "pair": "x", "expected": "fail"},
+        )
+    )
+    assert statuses(tests) == ["passed", "known_failure", "known_failure"]
+    alone = folder_of(tmp_path / "q", {"text": "a", "violates": True, "pair_expected": "fail"})
+    with pytest.raises(PolicyFileError, match="said of a pair, and the example is in none"):
+        load_files([alone])
+
+
 def test_a_pair_of_one_side_is_a_mistake_of_the_file(tmp_path: Path) -> None:
     folder = folder_of(
         tmp_path / "p",

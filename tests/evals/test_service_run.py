@@ -341,12 +341,14 @@ def test_a_service_that_is_gone_ends_the_run_and_is_no_error_of_the_record(
     gone = True
 
     def answer(text: str) -> Reply:
-        return Reply({}, status) if gone and text == "c" else Reply(result())
+        # a wait that is longer than the time of a record: no second try, however slow the first
+        away = Reply({}, status, retry_after="60")
+        return away if gone and text == "c" else Reply(result())
 
     asked = records("a", "b", "c", "d")
     with peer(answer) as server:
         with pytest.raises(ServiceError, match=f"{words}.*what is done is kept"):
-            run(server.url, tmp_path, asked, connections=1, timeout_s=0.2)
+            run(server.url, tmp_path, asked, connections=1, timeout_s=30)
         assert (tmp_path / "out" / JOURNAL).read_text().count("\n") == 2
         assert not (tmp_path / "out" / SUMMARY).exists()
         gone = False

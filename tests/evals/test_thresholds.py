@@ -5,8 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.metrics import Bools, Floats, best_f1, wilson
-from evals.thresholds import Refusal, Target, choose, find_threshold, parse_target
+from evals.metrics import Bools, Counts, Floats, best_f1, wilson
+from evals.thresholds import (
+    Refusal,
+    Target,
+    choose,
+    expected_cost,
+    find_threshold,
+    parse_target,
+)
 
 ROWS = st.lists(
     st.tuples(st.booleans(), st.sampled_from([0.0, 1e-5, 0.25, 0.3, 0.9, 1.0]) | st.floats(0, 1)),
@@ -182,3 +189,77 @@ def test_without_positives_recall_is_unknown_and_not_zero() -> None:
 def test_what_is_no_target_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no target; expected max_fpr=RATE"):
         parse_target(text)
+
+
+COST = Target("cost", fp_cost=1.0, fn_cost=20.0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(ROWS, st.floats(0.1, 10), st.floats(0.1, 10))
+def test_the_least_cost_is_the_least_of_all_thresholds(
+    rows: list[tuple[bool, float]], fp_cost: float, fn_cost: float
+) -> None:
+    labels, scores = as_arrays(rows)
+    labels = np.concatenate([labels, np.arange(60) % 2 == 0])  # enough of each
+    scores = np.concatenate([scores, np.linspace(0, 1, 60)])
+
+    def cost(at: float) -> float:
+        flagged = scores >= at
+        return float(np.mean(np.where(labels, fn_cost * ~flagged, fp_cost * flagged)))
+
+    least = min(map(cost, (*scores, 2.0)))
+    target = Target("cost", fp_cost=fp_cost, fn_cost=fn_cost)
+    try:
+        choice = choose(target, labels, scores)
+    except Refusal:
+        assert least >= min(cost(0.0), cost(2.0)) - 1e-9
+        return
+    assert cost(choice.threshold) == pytest.approx(least)
+    assert choice.cost == pytest.approx(least)
+    assert choice.cost_interval is not None
+    assert choice.cost_interval.low <= least <= choice.cost_interval.high
+
+
+def test_with_benign_records_the_cost_keeps_the_share_of_violations() -> None:
+    labels, scores = draw(400, 0.25, np.random.default_rng(3))
+    choice = choose(COST, labels, scores, benign=np.linspace(0.0, 0.5, 4000))
+    counts, share = choice.counts, float(labels.mean())
+    missed, fpr = counts.fn / (counts.tp + counts.fn), counts.fp / 4000
+    assert choice.cost == pytest.approx(20 * share * missed + (1 - share) * fpr)
+
+
+def test_the_interval_of_a_cost_holds_the_truth() -> None:
+    """95% nominal: 93% to 97% of drawn data sets, at a threshold that was fixed before."""
+    rng = np.random.default_rng(0)
+    missed, false = rng.binomial(100, 0.1, 4000), rng.binomial(300, 0.05, 4000)
+    truth = 0.25 * 20 * 0.1 + 0.75 * 0.05
+    held = 0
+    for fn, fp in zip(map(int, missed), map(int, false), strict=True):
+        counts = Counts(tp=100 - fn, fn=fn, fp=fp, tn=300 - fp)
+        _, interval = expected_cost(COST, counts, share=0.25)
+        held += interval.low <= truth <= interval.high
+    assert 0.93 <= held / 4000 <= 0.97
+
+
+def test_costs_at_which_no_threshold_pays_are_refused() -> None:
+    labels, scores = np.arange(100) % 2 == 0, np.linspace(0.1, 0.9, 100)[::-1].copy()
+    scores[labels], scores[~labels] = 0.2, 0.8  # upside down
+    with pytest.raises(Refusal, match=r"costs less than to flag everything \(0.5 a record\)"):
+        choose(COST, labels, scores)
+    with pytest.raises(Refusal, match=r"costs less than to flag nothing \(0.5 a record\)"):
+        choose(Target("cost", fp_cost=20.0, fn_cost=1.0), labels, scores)
+    with pytest.raises(
+        Refusal, match="20 positives and 20 negatives are too few to choose by cost"
+    ):
+        choose(COST, labels[:40], scores[:40])
+
+
+@pytest.mark.parametrize("costs", [{}, {"fp_cost": 1.0}, {"fp_cost": 1.0, "fn_cost": 0.0}])
+def test_a_cost_target_needs_both_costs(costs: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="needs --fp-cost and --fn-cost, both over 0"):
+        parse_target("cost", **costs)
+
+
+def test_costs_without_their_target_are_refused() -> None:
+    with pytest.raises(ValueError, match="belong to the target cost, not to 'best_f1'"):
+        parse_target("best_f1", fp_cost=1.0, fn_cost=2.0)

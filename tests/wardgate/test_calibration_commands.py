@@ -93,6 +93,30 @@ def test_thresholds_prints_a_policy_set_that_loads(folder: Path, tmp_path: Path)
     assert f" {rule.threshold:g} (raw)" in shown
 
 
+def test_thresholds_by_cost_show_the_cost(folder: Path) -> None:
+    options = ("eval", "thresholds", folder, "--policies", POLICY, "--target", "cost")
+    code, shown, _ = run(*options, "--fp-cost", 1, "--fn-cost", 20, "--json")
+    found = json.loads(shown)["policies"][POLICY]
+    assert code == 0
+    share = (found["tp"] + found["fn"]) / 1000
+    missed, fpr = found["fn"] / (found["tp"] + found["fn"]), found["fpr"]
+    assert found["cost"] == pytest.approx(20 * share * missed + (1 - share) * fpr)
+    assert found["cost_ci95"][0] < found["cost"] < found["cost_ci95"][1]
+    _, table, _ = run(*options, "--fp-cost", 1, "--fn-cost", 20)
+    assert f"{found['cost']:.3f} [" in table
+    assert "# cost (fp 1, fn 20) on run.jsonl" in table
+    assert run(*options)[0] == 2
+    assert run(*options[:4], "--target", "best_f1", "--fp-cost", 1)[0] == 2
+
+
+def test_a_refusal_of_all_policies_prints_no_empty_table(folder: Path) -> None:
+    options = ("eval", "thresholds", folder, "--target", "max_fpr=0.01")
+    code, shown, _ = run(*options, "--policies", "hate_speech")
+    assert code == 1
+    assert shown.startswith("refused  hate_speech: ")
+    assert "thresholds for" not in shown
+
+
 def test_thresholds_are_those_of_the_calibrated_scores(folder: Path, calibration: Path) -> None:
     options = ("eval", "thresholds", folder, "--target", "best_f1", "--policies", POLICY, "--json")
     raw = json.loads(run(*options)[1])

@@ -217,3 +217,46 @@ def test_wrong_use(two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.M
     code, _, errors = run(tmp_path / "set" / "set.yaml", new)
     assert code == 1
     assert "is a policy set; expected a policy" in errors
+
+
+def test_other_formats_slices_and_a_folder_that_goes_on(
+    two: tuple[Path, Path], model: Path, server: Server, tmp_path: Path
+) -> None:
+    table = tmp_path / "tickets.csv"
+    table.write_text("words,team,bad\nsecret says 0.4,ads,1\nsecret says 0.1,help,0\n")
+    adapter = tmp_path / "tickets.yaml"
+    label = {"column": "bad", "values": {"1": {"spam": True}, "0": {"spam": False}}}
+    fields = {"id": "tickets", "title": "Tickets", "source": "tests", "slices": ["team"]}
+    adapter.write_text(yaml.safe_dump({**fields, "columns": {"text": "words"}, "labels": [label]}))
+    options = ("--data", table, "--adapter", adapter, "--by", "orig.team", "--min-records", 1)
+    given = (*two, *options, "--out", tmp_path / "out", "--model", model)
+    code, shown, errors = run(*given, "--json")
+    assert code == 0, errors
+    first = json.loads(shown)
+    found = [each for each in first["by"]["orig.team"] if each["data"] == str(table)]
+    assert [(each["value"], each["newly_flagged"]["count"]) for each in found] == [
+        ("ads", 1), ("help", 0)
+    ]  # fmt: skip
+    asked = len(server.bodies)
+    code, shown, _ = run(*given, "--json")
+    assert json.loads(shown) == first
+    assert len(server.bodies) - asked <= 2  # what loading a model asks
+    shown = run(*given)[1]
+    assert "Verdicts that change by orig.team" in shown
+    assert "secret" not in shown
+    code, _, errors = run(*given, "--sample", 1)
+    assert code == 2
+    assert "holds another run" in errors
+
+
+def test_two_data_of_one_name_are_wrong_use(
+    two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    (tmp_path / "other").mkdir()
+    one = traffic(tmp_path / "traffic.jsonl", "0.1")
+    other = traffic(tmp_path / "other" / "traffic.jsonl", "0.1")
+    code, _, errors = run(*two, "--data", one, "--data", other)
+    assert code == 2
+    assert "two of the data are called 'traffic.jsonl'" in errors
+    assert run(*two, "--data", one, "--by", "odd")[0] == 2

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from evals.probes import PROBES
+from evals.probes import IMAGE_PROBES, PROBES
 from tests.moderation.small_tokenizer import small_tokenizer_json
 from tests.moderation.speaking import SERVED, Server, serving
 from wardgate.main import app
@@ -94,4 +94,4 @@ def test_the_documentation_names_every_probe() -> None:
     text = DOCS.read_text(encoding="utf-8")
     table = text[text.index("| probe | what it does |") : text.index("The table has a row")]
     named = [name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line[:60])]
-    assert sorted(named) == sorted(PROBES)
+    assert sorted(named) == sorted(PROBES | IMAGE_PROBES)

@@ -1,0 +1,66 @@
+"""Probes of images: other pixels, the same each time, and a run of their own."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from evals.data.images import image_file
+from evals.probe_run import probe_workload, run_probes
+from evals.probes import IMAGE_PROBES, PROBES, probed
+from evals.records import Record
+from evals.run import read_workload
+from policies import load_library
+from tests.evals.scripted import plan_for, scripted_moderator, write_records
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    Image.linear_gradient("L").convert("RGB").resize((120, 90)).save(tmp_path / "one.png")
+    image = image_file(tmp_path / "one.png")
+    return Record(id="i", text="", image=image, role="user", labels={"violence": True})
+
+
+@pytest.mark.parametrize("name", IMAGE_PROBES)
+def test_a_probe_makes_another_picture_and_the_same_each_time(name: str, record: Record) -> None:
+    assert record.image is not None
+    one = probed(record, IMAGE_PROBES[name], seed=0)
+    assert one.image is not None
+    data = one.image.read()
+    assert data == one.image.read()
+    assert one.content_hash != record.content_hash
+    assert one.labels == record.labels
+    with Image.open(io.BytesIO(data)) as after, Image.open(record.image.path) as before:
+        wanted = {"image_resize": (40, 30), "image_crop": (108, 81)}.get(name, before.size)
+        assert (after.size == wanted) == (name != "image_rotate")
+        assert after.tobytes() != before.tobytes()
+
+
+def test_what_is_no_picture_is_refused_and_never_scored_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    bad = image_file(tmp_path / "bad.png")
+    record = Record(id="b", text="", image=bad, role="user", labels={"violence": True})
+    image = probed(record, IMAGE_PROBES["image_jpeg"], seed=0).image
+    assert image is not None
+    assert image.read() == b""
+
+
+def test_pictures_have_runs_of_their_own_and_texts_are_left_out(
+    tmp_path: Path, record: Record
+) -> None:
+    data = tmp_path / "records.jsonl"
+    write_records(data, [Record(id="t", text="text", role="user", labels={"violence": False})])
+    both = {**record.model_dump(exclude={"image"}), "text": "both", "image": "one.png"}
+    with data.open("a") as lines:
+        lines.write(json.dumps({name: value for name, value in both.items() if value is not None}))
+    workload = read_workload(load_library(), plan_for(data, tmp_path / "out"))
+    changed = probe_workload(workload, IMAGE_PROBES["image_crop"])
+    assert [task.record.id for task in changed.tasks] == ["i"]
+    assert changed.images_sha256 != workload.images_sha256
+    assert len(probe_workload(workload, PROBES["spaced"]).tasks) == 2
+    moderator = scripted_moderator(tmp_path / "calls")
+    report, _ = run_probes(moderator, workload, [IMAGE_PROBES["image_crop"]])
+    effect = report.effects["violence"]["image_crop"]
+    assert (effect.n, effect.partial, report.unchanged["image_crop"]) == (1, 1, 1)
