@@ -56,6 +56,14 @@ def guard_format(name: str, given: Categories | None) -> tuple[GuardFormat, Cate
     return form, categories
 
 
+def check_texts(workload: Workload) -> None:
+    """Raises `GuardError`: the data has images, which no guard would see."""
+    if workload.images_sha256 is not None:
+        raise GuardError(
+            f"{workload.plan.data} has images; expected texts alone, which guards read"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class GuardSubject:
     """A guard model of this process."""
@@ -71,14 +79,12 @@ class GuardSubject:
 
     def manifest(self, workload: Workload) -> dict[str, JsonValue]:
         """The model, its prompt, and all that moves the last digits of scores."""
-        if workload.images_sha256 is not None:
-            raise GuardError("the data has images; expected texts alone, which guards read")
+        check_texts(workload)
         plan = workload.plan
         return {
             "model": asdict(self.guard.info),
             "guard": {
                 "format": self.guard.form.name,
-                "template_sha256": self.guard.prompts.template_sha256,
                 "max_tokens": self.guard.max_tokens,
                 "categories": self.categories.model_dump(mode="json") if self.categories else None,
             },

@@ -153,8 +153,9 @@ def run(
                 progress.report(f"asking {address.host}")
                 subject = meet(address, workload)
             elif form is not None:
-                from evals.guard_run import GuardSubject
+                from evals.guard_run import GuardSubject, check_texts
 
+                check_texts(workload)
                 peer = open_guard(
                     form, str(weights), dtype=dtype, device=device, report=progress.report
                 )

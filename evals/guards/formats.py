@@ -48,6 +48,8 @@ class GuardFormat:
     """A family of guard models."""
 
     name: str
+    architectures: tuple[str, ...]
+    """Of its checkpoints, as their configurations name them."""
     answer: Mapping[Surface, Choice]
     """By what is judged, a prompt or a response."""
     criteria: str | None = None
@@ -144,11 +146,18 @@ def _wildguard_response() -> Choice:
     )
 
 
+_GRANITE = ("GraniteForCausalLM", "GraniteMoeForCausalLM")
+
 _FORMATS = (
-    GuardFormat(name="llama-guard", answer=_both(_LLAMA_GUARD)),
-    GuardFormat(name="qwen3guard", answer=_both(_QWEN3GUARD)),
+    GuardFormat(
+        name="llama-guard",
+        architectures=("LlamaForCausalLM", "Llama4ForConditionalGeneration"),
+        answer=_both(_LLAMA_GUARD),
+    ),
+    GuardFormat(name="qwen3guard", architectures=("Qwen3ForCausalLM",), answer=_both(_QWEN3GUARD)),
     GuardFormat(
         name="wildguard",
+        architectures=("MistralForCausalLM",),
         answer={
             Surface.PROMPT: Choice(
                 "Harmful request:", (Option("harmful", " yes"), Option("unharmful", " no"))
@@ -159,11 +168,13 @@ _FORMATS = (
     ),
     GuardFormat(
         name="granite-guardian",
+        architectures=_GRANITE,
         answer=_both(Choice("", (Option(VIOLATES, "Yes"), Option("passes", "No")))),
         criteria="risk_definition",
     ),
     GuardFormat(
         name="granite-guardian-3.3",
+        architectures=_GRANITE,
         answer=_both(Choice("<score>", (Option(VIOLATES, " yes"), Option("passes", " no")))),
         criteria="custom_criteria",
     ),

@@ -21,7 +21,7 @@ from transformers import (
 from evals.guards.formats import GuardFormat
 from evals.guards.prompts import GuardPrompts
 from evals.guards.reading import Outcome
-from moderation.checkpoints import preferred_dtype
+from moderation.checkpoints import check_device, preferred_dtype
 from moderation.content import Content
 from moderation.errors import (
     ContentError,
@@ -45,7 +45,7 @@ MODEL_CLASSES: dict[str, type[Any]] = {
         GraniteMoeForCausalLM,
     )
 }
-"""By the name in their configuration: what the checkpoints of the formats are."""
+"""By the name in their configuration; which of them a format has, the format says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,16 +172,18 @@ def load_guard(
 
     Raises:
         ModelUnavailable: the files cannot be found or read.
-        ModelRefused: of an unknown architecture, with weights missing, or its tokenizer or template
-            is not of the format.
+        ModelRefused: there is no such device, weights are missing, or architecture, tokenizer or
+            template are not of the format.
     """
+    # the weights come last: what is wrong is told before gigabytes are loaded
+    check_device(device)
     source = os.path.expanduser(source)
-    dtype = dtype or preferred_dtype(device)
     config = read_config(source)
-    names = config.architectures or ["none"]
-    if names[0] not in MODEL_CLASSES:
+    architecture = (config.architectures or ["none"])[0]
+    if architecture not in form.architectures:
         raise ModelRefused(
-            f"{source!r} is a {names[0]}; expected one of {', '.join(MODEL_CLASSES)}"
+            f"{source!r} is a {architecture}; expected one of {form.name}:"
+            f" {' or '.join(form.architectures)}"
         )
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source)
@@ -189,29 +191,25 @@ def load_guard(
         raise ModelUnavailable(
             f"cannot read the tokenizer of {source!r}: {type(exc).__name__}: {first_line(exc)}"
         ) from exc
-    # before the weights: a wrong format is told before gigabytes are loaded
     prompts = GuardPrompts(form, tokenizer)
-    model = read_weights(source, MODEL_CLASSES[names[0]], dtype, tied=False)
     text = config.get_text_config()
     if len(tokenizer) > text.vocab_size:
         raise ModelRefused(
             f"the tokenizer has {len(tokenizer)} tokens, the model {text.vocab_size}; they are not"
             " of the same model"
         )
-    try:
-        model = model.to(device)
-    except (RuntimeError, AssertionError) as exc:
-        raise ModelRefused(f"cannot compute on the device {device!r}: {first_line(exc)}") from exc
+    dtype = dtype or preferred_dtype(device)
+    model = read_weights(source, MODEL_CLASSES[architecture], dtype, tied=False)
     return Guard(
         form=form,
         info=ModelInfo(
             name=source,
-            revision=read_revision(source, config, None),
+            revision=f"{read_revision(source, config, None)}+{prompts.revision}",
             template=form.name,
             dtype=str(dtype).removeprefix("torch."),
         ),
         prompts=prompts,
         max_tokens=int(text.max_position_embeddings),
-        model=model.eval().requires_grad_(False),
+        model=model.to(device).eval().requires_grad_(False),
         pad_id=tokenizer.pad_token_id or 0,
     )

@@ -55,8 +55,9 @@ class GuardPrompts:
             raise ModelRefused(
                 f"the checkpoint has no chat template; expected the one of {form.name}"
             ) from exc
-        self.template_sha256 = hashlib.sha256(template.encode()).hexdigest()
         self._template = _TODAY + template
+        self.revision = f"template-{hashlib.sha256(self._template.encode()).hexdigest()[:12]}"
+        """Names the template, on which the scores depend as they do on the weights."""
         self._controls = {
             number for number, token in tokenizer.added_tokens_decoder.items() if token.special
         }
