@@ -75,9 +75,10 @@ class GuardPrompts:
         """
         tried = self._tried[content.surface]
         try:
-            ids = self._encoded(content, criteria, in_parts=tried.in_parts)
+            (_text(content) + (content.context or "")).encode()
         except UnicodeEncodeError:  # its message would repeat the text
             raise InvalidText("the text has a lone surrogate, half of a character") from None
+        ids = self._encoded(content, criteria, in_parts=tried.in_parts)
         if self._num_controls(ids) != tried.num_controls:
             raise InvalidText("the text became a control token of the model; refused")
         return ids

@@ -1,7 +1,7 @@
 """Tiny random checkpoints of guard models in the layout of the real ones.
 
 Each has a chat template with the shape of its family's and a tokenizer that knows the words of its
-answers, and puts much of its probability on them, as a trained one does.
+answers, and puts nearly all of its probability on them, as a trained one does.
 """
 
 from functools import cache
@@ -78,6 +78,14 @@ _CLASSES: dict[str, tuple[type[Any], type[Any]]] = {
     "granite-guardian": (GraniteConfig, GraniteForCausalLM),
     "granite-guardian-3.3": (GraniteConfig, GraniteForCausalLM),
 }
+VERDICTS = {
+    "llama-guard": ("safe", "unsafe"),
+    "qwen3guard": (" Safe", " Unsafe", " Controversial"),
+    "wildguard": (" yes", " no"),
+    "granite-guardian": ("Yes", "No"),
+    "granite-guardian-3.3": (" yes", " no"),
+}
+"""What each family decides first."""
 _CATEGORIES = (
     "Violent, Non-violent Illegal Acts, Sexual Content or Sexual Acts, PII, Suicide & Self-Harm,"
     " Unethical Acts, Politically Sensitive Topics, Copyright Violation, Jailbreak"
@@ -110,7 +118,7 @@ def tokenizer_of(family: str, *, merges: bool = True) -> PreTrainedTokenizerFast
     tokenizer.train_from_iterator(_CORPUS, trainer)
     tokenizer.add_special_tokens(list(SPECIAL[family]))
     tokenizer.add_tokens(["<think>", "</think>"])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         chat_template=TEMPLATES[family],
         eos_token=SPECIAL[family][-1],
@@ -134,23 +142,17 @@ def write_guard(folder: Path, family: str, *, answers: bool = True) -> Path:
         pad_token_id=None,
     )
     model = model_class(config)
-    _randomise(model, _answer_ids(tokenizer), sign=1.0 if answers else -1.0)
+    ids = [tokenizer.encode(word, add_special_tokens=False)[0] for word in VERDICTS[family]]
+    _randomise(model, ids, answers=answers)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def _answer_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    words = ["safe", "unsafe", "Yes", "No", " yes", " no", " Safe", " Unsafe", " Controversial"]
-    words += [str(number) for number in range(1, 15)]
-    words += [f" {name}" for name in _CATEGORIES.split(", ")]
-    return [tokenizer.encode(each, add_special_tokens=False)[0] for each in words]
-
-
 @torch.no_grad()
-def _randomise(model: Any, answers: list[int], *, sign: float) -> None:
+def _randomise(model: Any, verdicts: list[int], *, answers: bool) -> None:
     """Random weights, but for one number of the hidden state that no layer changes: it makes the
-    words of answers likely wherever they stand, or unlikely with the other sign."""
+    verdicts likely wherever they stand, or unlikely."""
     generator = torch.Generator().manual_seed(7)
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -161,5 +163,7 @@ def _randomise(model: Any, answers: list[int], *, sign: float) -> None:
         layer.self_attn.o_proj.weight[0] = 0.0
         layer.mlp.down_proj.weight[0] = 0.0
     head = model.get_output_embeddings().weight
+    head *= 0.6  # so that no verdict has nearly all
     head[:, 0] = 0.0
-    head[answers, 0] = 2.0 * sign
+    head[verdicts, 0] = 6.0 if answers else -6.0
+    head[verdicts[0], 0] += 0.5  # mostly safe, after which nothing else need be likely
