@@ -64,8 +64,8 @@ def test_each_policy_is_scored_by_its_answers_and_a_second_call_scores_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "out"
-    arguments = ("--guard", family, "--weights", folders[family], "--data", data, "--out", out)
-    arguments += ("--dtype", "float32", "--json")
+    model = ("--guard", family, "--weights", folders[family], "--dtype", "float32")
+    arguments = (*model, "--data", data, "--out", out, "--json")
     code, printed, err = run(*arguments)
     assert code == 0, err
 

@@ -138,6 +138,16 @@ CASES = [
         response=True,
     ),
     Case(
+        "wildguard",
+        "refusal",
+        _WILD.format(asked=ASKED, answered=ANSWERED),
+        tuple(
+            (("", request, _YES_NO), (f"{request}\nResponse refusal:", " yes", _YES_NO))
+            for request in _YES_NO
+        ),
+        response=True,
+    ),
+    Case(
         "granite-guardian",
         VIOLATES,
         _GRANITE.format(said=f"user Message: {ASKED}\n"),
