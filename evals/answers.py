@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evals.calibrate import UNSTATED
 from evals.categories import Categories
+from evals.journal import PolicyOutcome
 from moderation.content import Content, TextPart
 from moderation.verdict import ModelInfo
+from policies import PolicyRule
 
 
 class NoScore(Exception):
@@ -30,6 +32,18 @@ class Stated:
     is_calibrated: bool
     words: str
     """Hash of the policy's words, or what stands for them."""
+
+    def outcome(self, rule: PolicyRule) -> PolicyOutcome:
+        """By the thresholds of the run: those of the service are its own affair."""
+        thresholds = [threshold for threshold, _ in rule.steps()]
+        reached = [threshold for threshold in thresholds if self.calibrated >= threshold]
+        return PolicyOutcome(
+            raw=self.raw,
+            calibrated=self.calibrated,
+            threshold=reached[-1] if reached else thresholds[0],
+            violates=bool(reached),
+            is_calibrated=self.is_calibrated,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

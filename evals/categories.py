@@ -1,5 +1,5 @@
-"""Which categories of a moderation API stand for which policies: a YAML file of the user's, or a
-shipped one for OpenAI's own categories."""
+"""Which categories of a moderation API or a guard model stand for which policies: a YAML file of
+the user's, or a shipped one."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +26,8 @@ class Categories(BaseModel):
     policies: dict[Identifier, Annotated[tuple[Category, ...], Field(min_length=1)]] = Field(
         min_length=1
     )
-    """By policy id, the categories of which the highest score is the policy's."""
+    """By policy id, the categories that stand for it: of an API the highest score counts, of a
+    guard the probability that its answer names one of them."""
 
     def covered(self, policy_set: PolicySet, library: PolicyLibrary) -> PolicySet:
         """The set, less the policies that no category stands for.

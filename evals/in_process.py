@@ -128,16 +128,7 @@ def _entry(
     record_id: str, verdict: Verdict | ModerationError, *, cpu_s: float, wall_s: float
 ) -> Entry:
     if isinstance(verdict, ModerationError):
-        return Entry(
-            id=record_id,
-            scores={},
-            coverage="not_scored",
-            tokens=0,
-            windows=0,
-            error=f"{verdict.code}: {verdict}",
-            cpu_s=cpu_s,
-            wall_s=wall_s,
-        )
+        return Entry.not_scored(record_id, f"{verdict.code}: {verdict}", cpu_s=cpu_s, wall_s=wall_s)
     return Entry(
         id=record_id,
         scores={

@@ -66,6 +66,20 @@ class Entry(BaseModel):
     wall_s: float
     """Likewise; of a service, the time until its answer, tries and waits included."""
 
+    @classmethod
+    def not_scored(cls, record_id: str, error: str, *, cpu_s: float, wall_s: float) -> Self:
+        """A record without scores, and the reason."""
+        return cls(
+            id=record_id,
+            scores={},
+            coverage="not_scored",
+            tokens=0,
+            windows=0,
+            error=error,
+            cpu_s=cpu_s,
+            wall_s=wall_s,
+        )
+
 
 class Journal:
     """The entries of a run, appended a batch at a time; a context manager."""

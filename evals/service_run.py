@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from pydantic import JsonValue, SecretStr
 
-from evals.answers import Answer, Api, NoScore, Stated
-from evals.journal import Entry, PolicyOutcome, RunError
+from evals.answers import Answer, Api, NoScore
+from evals.journal import Entry, RunError
 from evals.run import Keep, Task, Workload
 from moderation.content import Content
 from moderation.verdict import ModelInfo
@@ -148,20 +148,11 @@ class Service:
         found = await _ask(self.address, client, task.record.content, task.rules)
         wall_s = round(time.monotonic() - began, 6)
         if isinstance(found, str):
-            return Entry(
-                id=task.record.id,
-                scores={},
-                coverage="not_scored",
-                tokens=0,
-                windows=0,
-                error=found,
-                cpu_s=0.0,
-                wall_s=wall_s,
-            )
+            return Entry.not_scored(task.record.id, found, cpu_s=0.0, wall_s=wall_s)
         self._check_same(found)
         return Entry(
             id=task.record.id,
-            scores={rule.id: _outcome(found.scores[rule.id], rule) for rule in task.rules},
+            scores={rule.id: found.scores[rule.id].outcome(rule) for rule in task.rules},
             coverage="scored" if found.complete else "partial",
             tokens=found.tokens,
             windows=found.windows,
@@ -270,16 +261,3 @@ def _in_our_words(failure: WardgateError) -> str:
     if failure.status in (401, 403):
         return f"{named}: status {failure.status}; is WARDGATE_REMOTE_API_KEY set, and right"
     return f"{named}: the service answers with status {failure.status}"
-
-
-def _outcome(stated: Stated, rule: PolicyRule) -> PolicyOutcome:
-    """By the thresholds of the run: those of the service are its own affair."""
-    thresholds = [threshold for threshold, _ in rule.steps()]
-    reached = [threshold for threshold in thresholds if stated.calibrated >= threshold]
-    return PolicyOutcome(
-        raw=stated.raw,
-        calibrated=stated.calibrated,
-        threshold=reached[-1] if reached else thresholds[0],
-        violates=bool(reached),
-        is_calibrated=stated.is_calibrated,
-    )

@@ -192,6 +192,17 @@ def load_checkpoint(
     )
 
 
+def check_device(device: str) -> None:
+    """Raises `ModelRefused`: this build of torch cannot compute there."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as exc:  # torch asserts that it was built with CUDA
+        raise ModelRefused(
+            f"cannot compute on the device {device!r}: {first_line(exc)}; expected cpu,"
+            " or a device that this build of torch can use"
+        ) from exc
+
+
 def preferred_dtype(device: str) -> torch.dtype:
     """bfloat16 on accelerators and on CPUs that multiply it in hardware, else float32."""
     if not device.startswith("cpu"):

@@ -113,17 +113,11 @@ def _load_local(
     # torch and transformers take seconds to import; a listing or a --help must not wait for them
     import torch
 
-    from moderation.checkpoints import load_checkpoint
+    from moderation.checkpoints import check_device, load_checkpoint
     from moderation.embedded.models import load_embedded, load_embedded_base
     from moderation.image_features import KEPT_BYTES
 
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as exc:  # torch asserts that it was built with CUDA
-        raise ModelRefused(
-            f"cannot compute on the device {device!r}: {str(exc).splitlines()[0]}; expected cpu,"
-            " or a device that this build of torch can use"
-        ) from exc
+    check_device(device)
     torch_dtype: torch.dtype | None = getattr(torch, dtype) if dtype is not None else None
     report(f"loading {name}")
     if name == "embedded":

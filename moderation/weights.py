@@ -66,8 +66,12 @@ def read_tokenizer(source: str) -> SafeTokenizer:
     return tokenizer
 
 
-def read_weights(source: str, model_class: type[Any], dtype: torch.dtype) -> nn.Module:
+def read_weights(
+    source: str, model_class: type[Any], dtype: torch.dtype, *, tied: bool = True
+) -> nn.Module:
     """The model with every weight from the checkpoint and none left over.
+
+    An output head that is stored must be the embedding, unless `tied` is false.
 
     Raises:
         ModelUnavailable: no safetensors files, or cut short.
@@ -94,7 +98,11 @@ def read_weights(source: str, model_class: type[Any], dtype: torch.dtype) -> nn.
         names = sorted(
             name if isinstance(name, str) else str(name[0]) for name in report.get(kind) or ()
         )
-        if kind == "unexpected_keys" and all(name.endswith("lm_head.weight") for name in names):
+        if (
+            tied
+            and kind == "unexpected_keys"
+            and all(name.endswith("lm_head.weight") for name in names)
+        ):
             # older releases wrote ShieldGemma 2's tied head under a name of its own
             _check_stored_heads(source, model)
         elif names:

@@ -13,7 +13,7 @@ from wardgate.data_command import DATA_HELP, AdapterOption, adapters, chosen_ada
 from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
 from wardgate.export_command import export
 from wardgate.gate_command import gate
-from wardgate.loading import open_measured, open_moderator, warn_of_raw_scores
+from wardgate.loading import open_guard, open_measured, open_moderator, warn_of_raw_scores
 from wardgate.models_commands import (
     CalibrationOption,
     DeviceOption,
@@ -46,8 +46,10 @@ from wardgate.run_options import (
 from wardgate.service_options import (
     CategoriesOption,
     ConnectionsOption,
+    GuardOption,
     ServiceOption,
     TimeoutOption,
+    WeightsOption,
     check_options,
     service_address,
 )
@@ -103,6 +105,8 @@ def run(
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     raw_text: RawTextOption = False,
+    guard: GuardOption = None,
+    weights: WeightsOption = None,
     service: ServiceOption = None,
     categories: CategoriesOption = None,
     connections: ConnectionsOption = 8,
@@ -120,7 +124,7 @@ def run(
     Exits with 1 when the run failed or no record could be scored, with 2 when --out belongs to
     another run.
     """
-    check_options(context, service=service is not None)
+    check_options(context, service=service is not None, guard=guard is not None)
     check_ray_options(context, executor, as_json=as_json)
     needs_eval_extra(as_json=as_json)
     from evals.categories import read_categories
@@ -133,6 +137,11 @@ def run(
         library = load_library(policy_dir or [])
         policy_set = library.policy_set(policies)
         stand_for = read_categories(categories) if categories is not None else None
+        form = None
+        if guard is not None:
+            from evals.guard_run import guard_format
+
+            form, stand_for = guard_format(guard, stand_for)
         address = None
         if service is not None:
             address = service_address(
@@ -182,6 +191,14 @@ def run(
                     )
                 )
                 warn_of_raw_scores(subject.stated.calibration, subject.stated.gaps)
+            elif form is not None:
+                from evals.guard_run import GuardSubject, check_texts
+
+                check_texts(workload)
+                peer = open_guard(
+                    form, str(weights), dtype=dtype, device=device, report=progress.report
+                )
+                subject = GuardSubject(peer, library, stand_for)
             else:
                 subject = InProcess(
                     open_measured(

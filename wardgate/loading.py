@@ -1,8 +1,8 @@
 """Loads classifiers for commands, with this project's progress instead of the libraries'."""
 
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ from wardgate.environment import default_base, remote_api_key
 from wardgate.output import stderr
 
 if TYPE_CHECKING:
+    from evals.guards.formats import GuardFormat
+    from evals.guards.model import Guard
     from moderation.checkpoints import Classifier
     from moderation.moderator import Moderator
 
@@ -35,12 +37,7 @@ def open_classifier(
     here = Path(name).is_dir() or any(
         entry.name == name and entry.on_disk for entry in describe(base)
     )
-    if here:  # a download of gigabytes keeps its bar
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # transformers' notes to its developers
+    with _quiet(here=here):
         return load_classifier(
             name,
             base=base,
@@ -50,6 +47,38 @@ def open_classifier(
             report=report,
             calibration=calibration,
         )
+
+
+def open_guard(
+    form: "GuardFormat",
+    source: str,
+    *,
+    dtype: str | None,
+    device: str,
+    report: Callable[[str], None],
+) -> "Guard":
+    """`load_guard`, quiet on stderr but for `report`. Raises `ModelError`."""
+    import torch
+
+    from evals.guards.model import load_guard
+
+    report(f"loading {source}")
+    with _quiet(here=Path(source).expanduser().is_dir()):
+        return load_guard(
+            form, source, dtype=getattr(torch, dtype) if dtype else None, device=device
+        )
+
+
+@contextmanager
+def _quiet(*, here: bool) -> Iterator[None]:
+    """Without the libraries' own words and bars; a download of gigabytes keeps its bar."""
+    if here:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # transformers' notes to its developers
+        yield
 
 
 def open_measured(

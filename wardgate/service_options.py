@@ -1,4 +1,4 @@
-"""Options of commands that measure a running service instead of a model of this process."""
+"""Options of commands that measure a running service or a guard model of others."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -27,8 +27,8 @@ CategoriesOption = Annotated[
     typer.Option(
         "--categories",
         metavar="FILE",
-        help="For a service that is not Wardgate: which of its categories are which policies;"
-        " openai for OpenAI's.",
+        help="For a service that is not Wardgate, or a guard: which of its categories are which"
+        " policies; openai for OpenAI's, and a guard's format has its own.",
     ),
 ]
 ConnectionsOption = Annotated[
@@ -39,33 +39,56 @@ TimeoutOption = Annotated[
     typer.Option(min=0.001, help="Seconds that a service has for a record, all tries included."),
 ]
 
-_OF_A_MODEL = (
-    "model",
-    "image_model",
-    "calibration",
-    "dtype",
-    "device",
-    "threads",
-    "raw_text",
-    "executor",
-)
-_OF_A_SERVICE = ("categories", "connections", "timeout")
+GuardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--guard",
+        metavar="FORMAT",
+        help="Measure a guard model of others by its own prompt: llama-guard, qwen3guard,"
+        " wildguard, granite-guardian or granite-guardian-3.3.",
+    ),
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option("--weights", metavar="DIR_OR_HUB_ID", help="The checkpoint of --guard."),
+]
+
+_OF_OUR_MODEL = ("model", "image_model", "calibration", "raw_text", "executor")
+_OF_A_PROCESS = ("dtype", "device", "threads")
+_OF_A_SERVICE = ("connections", "timeout")
 
 
-def check_options(context: typer.Context, *, service: bool) -> None:
-    """Raises `BadParameter`: an option is given that would change nothing."""
+def check_options(context: typer.Context, *, service: bool, guard: bool) -> None:
+    """Raises `BadParameter`: an option is given that would change nothing, or one is missing."""
+    if service and guard:
+        raise typer.BadParameter("a run measures one or the other", param_hint="--service, --guard")
     if service:
-        refuse_given(context, _OF_A_MODEL, "is the service's own affair")
+        refuse_given(
+            context, (*_OF_OUR_MODEL, *_OF_A_PROCESS, "weights"), "is the service's own affair"
+        )
+    elif guard:
+        refuse_given(
+            context, _OF_OUR_MODEL, "is for models that judge by our prompts, and not guards"
+        )
+        refuse_given(context, _OF_A_SERVICE, "needs --service")
+        if not _is_given(context, "weights"):
+            raise typer.BadParameter("needs --weights", param_hint="--guard")
     else:
         refuse_given(context, _OF_A_SERVICE, "needs --service")
+        refuse_given(context, ("categories",), "needs --service or --guard")
+        refuse_given(context, ("weights",), "needs --guard")
 
 
-def refuse_given(context: typer.Context, names: Sequence[str], why: str) -> None:
+def refuse_given(context: typer.Context, names: Sequence[str], problem: str) -> None:
     """Raises `BadParameter`: one of these options is given."""
     for name in names:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise typer.BadParameter(why, param_hint=f"--{name.replace('_', '-')}")
+        if _is_given(context, name):
+            raise typer.BadParameter(problem, param_hint=f"--{name.replace('_', '-')}")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def service_address(

@@ -34,7 +34,8 @@ EMBEDDED_S = 0.05
 """Processor seconds a record of the embedded model; see docs/performance.md."""
 GOAL = 0.03
 """Of the engine's time."""
-WORDS = "the quick brown fox sits by a river and asks how bread is baked without any salt".split()
+TEXT = "the quick brown fox sits by a river and asks how bread is baked without any salt"
+WORDS = TEXT.split()
 
 
 class Constant:

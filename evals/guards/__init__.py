@@ -1,0 +1,1 @@
+"""Guard models of others, under test in this harness."""
