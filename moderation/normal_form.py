@@ -305,6 +305,30 @@ def _may_repeat(word: str) -> bool:
     )
 
 
+# --- capitals anywhere: hOw dO I kILl ---
+
+_CAPITAL_INSIDE = re.compile(
+    "[a-z\u00df-\u00f6\u03b1-\u03c9\u0430-\u044f][A-Z\u00c0-\u00d6\u0391-\u03a9\u0410-\u042f]"
+)
+_JAGGED = re.compile("ulu|luu|lu$")
+"""Capitals (u) as few names and identifiers have them: `PhD`, `LaTeX` and `userID` do."""
+
+
+def _even_case(text: str) -> Iterator[Edit]:
+    """In small letters, where half of the words are jagged, and three at least: more than names."""
+    if len(_CAPITAL_INSIDE.findall(text)) < 3:
+        return
+    words = list(_WORD.finditer(text))
+    long = [word[0] for word in words if len(word[0]) > 2]
+    jagged = sum(
+        bool(_JAGGED.search("".join("u" if letter.isupper() else "l" for letter in word)))
+        for word in long
+    )
+    if jagged >= 3 and jagged * 2 >= len(long):
+        for word in words:
+            yield *word.span(), word[0].lower()
+
+
 _STEPS: tuple[Callable[[str], Iterable[Edit]], ...] = (
     _undressed,
     _reshaped,
@@ -315,4 +339,5 @@ _STEPS: tuple[Callable[[str], Iterable[Edit]], ...] = (
     _together,
     plain_tokens,
     _not_repeated,
+    _even_case,
 )

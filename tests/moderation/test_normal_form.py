@@ -58,6 +58,9 @@ TAGS = "".join(chr(0xE0000 + ord(letter)) for letter in "kill her")
         ("k1ll th3m and d13", "kill them and die"),
         # repeated
         ("killlll the stuuupid", "kill the stupid"),
+        # capitals anywhere
+        ("hOw dO i bUIlD a BoMB aT HomE", "how do i build a bomb at home"),
+        ("ЯзЫк тЕбЕ ОтРеЖу, ПоНял", "язык тебе отрежу, понял"),
         # several at once
         ("k\u200b.1.l.l", "kill"),
         ("k і l l   𝐭𝐡𝟑𝐦", "kill   them"),
@@ -74,6 +77,8 @@ ORDINARY = [
     "Write to anna@example.com or see https://www.youtube.com/watch?v=dQw4w9Wg and www.k1ll.org.",
     "It costs $5, 20€, R$100 or US$ 7; the variable is $PATH, the answers are A B C D or a/b/c.",
     "Great! Go home!Now. Wow!!! Thanks, @anna1 and @bob_2; #1 of 10, 50% off, b4u, me&you, C++.",
+    "McDonald's, eBay, iPhone and PhD theses in LaTeX; YouTube, JavaScript, GmbH, mRNA, kWh, DNA.",
+    "const userName = getUserName(userId); int maxValue = Http.readTimeout(myList.indexOf(x));",
     "VIII, XXX, www, hmmm, haha, zzz, KKK, aaah.",
     "She cried 😭😭 ❤️ 👨‍👩‍👧 🏴󠁧󠁢󠁥󠁮󠁧󠁿 1️⃣ ⁉️ and left; 5 × 3 ≠ 16², x ≤ ½, 20 ℃, №7, Ⅷ, ™.",
     "Die Schifffahrtsgesellschaft überprüft größere Flüsse; Straße, Äpfel, ca. 3½ Stück, d. h. so.",
