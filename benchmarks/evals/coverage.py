@@ -183,7 +183,7 @@ def simulate(
     eces = []
     for _ in range(simulations):
         violates = np.arange(size) < positives if labels == "fixed" else rng.random(size) < share
-        runs = _draw(rng, violates, share)
+        runs = draw_runs(rng, violates, share)
         eces.append(ece(violates, runs[0].scores))
         how = {"seed": int(rng.integers(2**31)), "resamples": resamples}
         found = {**_of_one_run(violates, runs[0], how), **_of_two_runs(violates, runs, how)}
@@ -217,7 +217,7 @@ def _truths(share: float) -> dict[str, float]:
     }
 
 
-def _draw(rng: np.random.Generator, labels: Bools, share: float) -> list[Scored]:
+def draw_runs(rng: np.random.Generator, labels: Bools, share: float) -> list[Scored]:
     """What run A and run B say of the same records."""
     first, other = rng.normal(size=(2, len(labels)))
     second = CORRELATION * first + np.sqrt(1 - CORRELATION**2) * other
