@@ -73,6 +73,9 @@ def au_prc_change(
 ) -> Interval:
     """95% interval of the AU-PRC of `after` less that of `before`, of one row a record.
 
+    In simulation it holds the truth 92 to 97% of the time, from 30 positives on
+    (docs/evaluation.md).
+
     Args:
         labels: ``(N,)``; both classes must be there.
         before: ``(N,)``, higher is worse.

@@ -55,6 +55,8 @@ class Choice:
     """None without negatives."""
     f1: float | None
     f1_interval: Interval | None
+    """Of a threshold taken as given: with the target `best_f1` it holds the truth under 90% of the
+    time."""
     cost: float | None = None
     """Of the target `cost` alone: expected of a record, where violations are as frequent as among
     the labels."""
@@ -145,7 +147,7 @@ def expected_cost(target: Target, counts: Counts, *, share: float) -> tuple[floa
     Args:
         target: with its costs.
         counts: with positives and negatives.
-        share: of positives, taken as known.
+        share: of positives, taken as known; where it is estimated the interval is too narrow.
     """
     missed = wilson(counts.fn, counts.tp + counts.fn)
     false = wilson(counts.fp, counts.fp + counts.tn)
