@@ -10,7 +10,7 @@ STAMP := $(VENV)/installed
 
 help:
 	@echo "make run    start the service with the embedded models"
-	@echo "make test   run all tests (17 minutes on two shared cores)"
+	@echo "make test   run all tests (14 to 22 minutes on two shared cores)"
 	@echo "make check  format, lint and types, as CI runs them"
 	@echo "make test-peers  against real llama.cpp and vLLM servers, LiteLLM, LangChain, Node.js, GuardBench,"
 	@echo "            inspect_ai and lm-evaluation-harness: the first run downloads 2.5 GB and compiles for"
