@@ -310,6 +310,7 @@ def _may_repeat(word: str) -> bool:
 _CAPITAL_INSIDE = re.compile(
     "[a-z\u00df-\u00f6\u03b1-\u03c9\u0430-\u044f][A-Z\u00c0-\u00d6\u0391-\u03a9\u0410-\u042f]"
 )
+"""Latin, Greek and Cyrillic: without three of these no text is looked at further."""
 _JAGGED = re.compile("ulu|luu|lu$")
 """Capitals (u) as few names and identifiers have them: `PhD`, `LaTeX` and `userID` do."""
 

@@ -11,6 +11,7 @@ from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
 from wardgate.models_commands import JsonOption
 from wardgate.output import print_json, stdout
 from wardgate.policies_commands import PolicyDirOption
+from wardgate.run_options import SampleOption
 
 
 def export(
@@ -21,10 +22,7 @@ def export(
         str, typer.Option(help="The policy set, or all: every policy that the data label.")
     ] = "all",
     policy_dir: PolicyDirOption = None,
-    sample: Annotated[
-        int | None,
-        typer.Option(min=1, help="Only this many records, chosen by a hash of seed and id."),
-    ] = None,
+    sample: SampleOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 0,
     as_json: JsonOption = False,
 ) -> None:

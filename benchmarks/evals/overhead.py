@@ -31,7 +31,8 @@ from tests.evals.scripted import scripted_moderator
 
 POLICIES = ("any_harm", "dangerous_content", "harassment")
 EMBEDDED_S = 0.05
-"""Processor seconds a record of the embedded model; see docs/performance.md."""
+"""Processor seconds a record: less than the embedded model takes (0.13 on dev in float32), so that
+the share is no flattery."""
 GOAL = 0.03
 """Of the engine's time."""
 TEXT = "the quick brown fox sits by a river and asks how bread is baked without any salt"
