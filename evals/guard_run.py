@@ -5,7 +5,7 @@ says; a guard that reads policies is asked about each policy in the policy's wor
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
@@ -17,7 +17,8 @@ from evals.guards.formats import FORMATS, VIOLATES, GuardFormat
 from evals.guards.model import Guard, Question, Reply
 from evals.in_process import batches_left
 from evals.journal import Entry, RunError
-from evals.run import Keep, Task, Workload
+from evals.run import Keep, Workload
+from evals.tasks import Task
 from moderation.errors import ModelRefused, ModerationError
 from policies import PolicyError, PolicyLibrary, PolicySet
 
@@ -103,7 +104,7 @@ class GuardSubject:
             "guard": info.template,
         }
 
-    def score(self, workload: Workload, done: Collection[str], keep: Keep) -> None:
+    def score(self, workload: Workload, done: Container[str], keep: Keep) -> None:
         """A batch at a time. Raises `EngineError`: a forward failed."""
         for batch in batches_left(workload, done):
             entries = self._entries(batch, rows=workload.plan.batch)

@@ -7,15 +7,17 @@ it.
 
 import base64
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distributions, version
+from itertools import islice
 
 from pydantic import JsonValue
 
 from evals.journal import Entry, PolicyOutcome
 from evals.results import Results
-from evals.run import Keep, Progress, Task, Workload, run_subject
+from evals.run import Keep, Progress, Workload, run_subject
+from evals.tasks import Task
 from moderation.content import Content, ImagePart
 from moderation.errors import ModerationError
 from moderation.moderator import Moderator
@@ -80,12 +82,11 @@ class InProcess:
             "normalised": self.moderator.normalise,
         }
 
-    def score(self, workload: Workload, done: Collection[str], keep: Keep) -> None:
+    def score(self, workload: Workload, done: Container[str], keep: Keep) -> None:
         """A batch at a time. Raises `EngineError`: the engine is gone."""
-        left = batches_left(workload, done)
-        if left:
-            self.read_policies(workload)
-        for batch in left:
+        for number, batch in enumerate(batches_left(workload, done)):
+            if number == 0:
+                self.read_policies(workload)
             entries = self.entries(batch, workload.plan.policy_set)
             keep([entry for entry in entries if entry.id not in done])
 
@@ -114,14 +115,13 @@ class InProcess:
         ]
 
 
-def batches_left(workload: Workload, done: Collection[str]) -> list[list[Task]]:
+def batches_left(workload: Workload, done: Container[str]) -> Iterator[list[Task]]:
     """The batches that have a task whose id is not among `done`: all of each, that the scores are
     those of a run that was not cut."""
-    # the same batches in whatever order they came
-    tasks = sorted(workload.tasks, key=lambda task: task.record.id)
-    size = workload.plan.batch
-    batches = [tasks[first : first + size] for first in range(0, len(tasks), size)]
-    return [batch for batch in batches if any(task.record.id not in done for task in batch)]
+    tasks = iter(workload.tasks)  # in one order, hence in the same batches
+    while batch := list(islice(tasks, workload.plan.batch)):
+        if any(task.record.id not in done for task in batch):
+            yield batch
 
 
 def _entry(

@@ -16,22 +16,13 @@ from typing import Self
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
+from evals.errors import RunError as RunError
+from evals.errors import RunRefused as RunRefused
+from evals.on_disk import OnDisk
+
 MANIFEST = "run.json"
 JOURNAL = "journal.jsonl"
 _LOCK = "run.lock"
-
-
-class RunError(Exception):
-    """A run cannot begin or go on in its folder."""
-
-    code = "run_error"
-    """Stable name for machines."""
-
-
-class RunRefused(RunError):
-    """The folder belongs to another run, or another process is at work in it."""
-
-    code = "run_refused"
 
 
 class PolicyOutcome(BaseModel):
@@ -82,7 +73,10 @@ class Entry(BaseModel):
 
 
 class Journal:
-    """The entries of a run, appended a batch at a time; a context manager."""
+    """The entries of a run, appended a batch at a time; a context manager.
+
+    Contains the ids of records, and iterates over the entries in the order of these.
+    """
 
     def __init__(self, path: Path) -> None:
         """Reads what is there; a last line that was cut off in the middle is dropped.
@@ -91,7 +85,7 @@ class Journal:
             RunError: the file cannot be read or written, or a whole line of it is no entry.
         """
         self._path = path
-        self.entries: dict[str, Entry] = {}
+        self._kept = OnDisk[bytes]()
         try:
             # unbuffered: what a full disk refused must not be tried again when the file is closed
             self._handle = path.open("a+b", buffering=0)
@@ -110,20 +104,33 @@ class Journal:
         Raises:
             RunError: the disk is full or gone; the folder can be resumed.
         """
-        assert not any(entry.id in self.entries for entry in entries), "a record is scored once"
+        assert not any(entry.id in self for entry in entries), "a record is scored once"
+        lines = [entry.model_dump_json().encode() for entry in entries]
         try:
-            lines = memoryview(
-                b"".join(entry.model_dump_json().encode() + b"\n" for entry in entries)
-            )
-            while lines:  # a raw file may take less than it is given
-                lines = lines[self._handle.write(lines) :]
+            rest = memoryview(b"".join(line + b"\n" for line in lines))
+            while rest:  # a raw file may take less than it is given
+                rest = rest[self._handle.write(rest) :]
             os.fsync(self._handle.fileno())
         except OSError as exc:
             raise RunError(
                 f"{self._path}: cannot be written: {exc.strerror or exc}; what is done is kept,"
                 " run the same command again"
             ) from exc
-        self.entries.update({entry.id: entry for entry in entries})
+        for entry, line in zip(entries, lines, strict=True):
+            self._kept.add(entry.id, line)
+
+    def __contains__(self, record_id: object) -> bool:
+        return record_id in self._kept
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return map(Entry.model_validate_json, self._kept.values())
+
+    def ids(self) -> Iterator[str]:
+        """Of the records, in order."""
+        return self._kept.keys()
 
     def __enter__(self) -> Self:
         return self
@@ -137,25 +144,28 @@ class Journal:
         self._handle.close()
 
     def _read(self) -> None:
-        self._handle.seek(0)
-        data = self._handle.read()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            self._handle.truncate(whole)
-        for number, line in enumerate(data[:whole].splitlines(), start=1):
-            try:
-                entry = Entry.model_validate_json(line)
-            except ValidationError as exc:
-                raise RunError(
-                    f"{self._path}:{number}: is not an entry of a journal; the file was changed"
-                    " or damaged, use another --out or restore it"
-                ) from exc
-            if entry.id in self.entries:
-                raise RunError(
-                    f"{self._path}:{number}: the record {entry.id!r} is there twice; the file"
-                    " was changed, use another --out or restore it"
-                )
-            self.entries[entry.id] = entry
+        whole = 0
+        with self._path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.endswith(b"\n"):
+                    self._handle.truncate(whole)
+                    break
+                whole += len(line)
+                self._keep(number, line)
+
+    def _keep(self, number: int, line: bytes) -> None:
+        try:
+            entry = Entry.model_validate_json(line)
+        except ValidationError as exc:
+            raise RunError(
+                f"{self._path}:{number}: is not an entry of a journal; the file was changed"
+                " or damaged, use another --out or restore it"
+            ) from exc
+        if not self._kept.add(entry.id, line):
+            raise RunError(
+                f"{self._path}:{number}: the record {entry.id!r} is there twice; the file"
+                " was changed, use another --out or restore it"
+            )
 
 
 @contextmanager
@@ -223,11 +233,21 @@ def differences(found: JsonValue, wanted: JsonValue, where: str = "") -> Iterato
 
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file that is there complete or not at all. Raises `RunError`."""
+    with written_whole(path) as part:
+        part.write_bytes(data)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Gives a path to write to, which takes the place of `path` when all is on disk.
+
+    Raises:
+        RunError: the disk is full or gone.
+    """
     part = path.with_name(f"{path.name}.part")
     try:
-        with part.open("wb") as handle:
-            handle.write(data)
-            handle.flush()
+        yield part
+        with part.open("r+b") as handle:
             os.fsync(handle.fileno())
         part.replace(path)
     except OSError as exc:

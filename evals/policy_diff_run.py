@@ -16,7 +16,8 @@ from evals.in_process import InProcess
 from evals.policy_diff import Change, example_records
 from evals.records import Record
 from evals.results import read_scores
-from evals.run import Progress, RunPlan, Task, Workload, planned_records, run_in_turn
+from evals.run import Progress, RunPlan, Workload, planned_records, run_in_turn
+from evals.tasks import Tasks
 from moderation.moderator import Moderator
 from policies import PolicyRule
 
@@ -77,7 +78,7 @@ class Texts:
 
 def read_texts(plan: RunPlan) -> Texts:
     """The data of a plan. Raises `RecordError`."""
-    return Texts(plan=plan, sha256=data_sha256(plan.data), records=planned_records(plan))
+    return Texts(plan=plan, sha256=data_sha256(plan.data), records=list(planned_records(plan)))
 
 
 def example_texts(plan: RunPlan, changes: Sequence[Change]) -> Texts:
@@ -129,7 +130,7 @@ def run_versions(
 
 def version_workload(texts: Texts, changes: Sequence[Change], version: str) -> Workload:
     """The run of one version, in a folder of its name."""
-    tasks = []
+    tasks = Tasks()
     for record in texts.records:
         rules = [
             rule
@@ -138,7 +139,7 @@ def version_workload(texts: Texts, changes: Sequence[Change], version: str) -> W
             and (not texts.by_label or rule.id in record.labels)
         ]
         if rules:
-            tasks.append(Task(record=record, rules=tuple(rules)))
+            tasks.add(record, rules)
     plan = texts.plan
     if version == OLD:
         rules = [change.old_rule for change in changes]
@@ -148,7 +149,8 @@ def version_workload(texts: Texts, changes: Sequence[Change], version: str) -> W
         plan=replace(plan, out=plan.out / version),
         sha256=texts.sha256,
         num_records=len(tasks),
-        tasks=tuple(tasks),
+        tasks=tasks,
+        images_sha256=tasks.images_sha256,
         not_in_set={},
         no_definition={},
     )

@@ -13,7 +13,8 @@ from evals.probe_report import ProbeReport, ProbeScores, report_of
 from evals.probes import Probe, probed
 from evals.records import Record
 from evals.results import Results, read_scores
-from evals.run import Progress, Task, Workload, run_in_turn
+from evals.run import Progress, Workload, run_in_turn
+from evals.tasks import Tasks
 from moderation.moderator import Moderator
 
 CLEAN = "clean"
@@ -26,21 +27,22 @@ def probe_workload(clean: Workload, probe: Probe) -> Workload:
     Records that it leaves as they are, or that have nothing of its kind, are left out.
     """
     plan = clean.plan
-    tasks = []
+    tasks = Tasks()
     digest = hashlib.sha256()
     for task in clean.tasks:
         if probe.image_change is None and not task.record.text:  # an image, or nothing
             continue
         record = probed(task.record, probe, seed=plan.seed)
-        rules = tuple(rule for rule in task.rules if rule.id in record.labels)
+        rules = [rule for rule in task.rules if rule.id in record.labels]
         if rules and record.content_hash != task.record.content_hash:
-            tasks.append(Task(record=record, rules=rules))
+            tasks.add(record, rules)
             _add(digest, record)
     return replace(
         clean,
         plan=replace(plan, out=plan.out / probe.name),
         num_records=len(tasks),
-        tasks=tuple(tasks),
+        tasks=tasks,
+        images_sha256=tasks.images_sha256,
         probe={"name": probe.name, "texts_sha256": digest.hexdigest()},
     )
 

@@ -10,7 +10,7 @@ import os
 import pickle
 import platform
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,7 +25,8 @@ from ray.exceptions import RayError
 from evals.in_process import InProcess, batches_left
 from evals.journal import Entry, RunError, differences
 from evals.records import RecordError
-from evals.run import Keep, Task, Workload
+from evals.run import Keep, Workload
+from evals.tasks import Task, Tasks
 from moderation.errors import ModerationError
 from moderation.moderator import Moderator
 from policies import PolicySet
@@ -76,7 +77,7 @@ class OnRay:
         """As the worker stated it."""
         return self.stated.about
 
-    def score(self, workload: Workload, done: Collection[str], keep: Keep) -> None:
+    def score(self, workload: Workload, done: Container[str], keep: Keep) -> None:
         """Keeps each batch as it comes.
 
         Raises:
@@ -85,7 +86,7 @@ class OnRay:
         """
         left_out: list[str] = []
         try:
-            for answer in self._answers(workload, batches_left(workload, done)):
+            for answer in self._answers(workload, list(batches_left(workload, done))):
                 if answer.failure is not None:
                     raise ClusterError(
                         f"{answer.failure}; what is done is kept, run the same command again"
@@ -277,7 +278,7 @@ def _stated(subject: InProcess, workload: Workload) -> Stated:
 
 
 def _without_tasks(workload: Workload) -> Workload:
-    return replace(workload, tasks=())
+    return replace(workload, tasks=Tasks())
 
 
 def _here() -> str:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from evals.data.errors import RecordError as RecordError
 from evals.data.images import StoredImage, image_file
 from evals.data.tables import json_lines
+from evals.on_disk import OnDisk
 from moderation.content import Content, ImagePart, TextPart
 from policies import Surface
 
@@ -99,16 +100,16 @@ def iter_records(path: Path) -> Iterator[Record]:
 
     Raises:
         RecordError: unreadable, not JSON, not of the format, an id twice, or no record at all.
+        RunError: there is no room for what stands where.
     """
-    line_of: dict[str, int] = {}
+    line_of = OnDisk[int]()
     for number, data in json_lines(path):
         record = _parse(path, number, data)
-        if record.id in line_of:
+        if not line_of.add(record.id, number):
             raise RecordError(
                 f"{path}:{number}: the id {record.id!r} already stands in line"
-                f" {line_of[record.id]}; ids must be unique"
+                f" {line_of.get(record.id)}; ids must be unique"
             )
-        line_of[record.id] = number
         yield record
     if not line_of:
         raise RecordError(f"{path}: holds no record; expected one JSON object a line")

@@ -4,25 +4,29 @@ The same journal gives the same bytes, in whatever order it was written: rows ar
 times stand beside the results, not in them.
 """
 
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from polars.io.plugins import register_io_source
 from pydantic import JsonValue
 
-from evals.journal import Entry, RunError, write_whole
+from evals.errors import RunError
+from evals.journal import Entry, Journal, write_whole, written_whole
 from evals.metrics import Floats, Interval, au_prc, auroc, best_f1, bootstrap, count, wilson
-from evals.records import Record
-from policies import PolicyRule
+from evals.tasks import Task, Tasks
 
 MIN_FOR_BOOTSTRAP = 30
 """Positives, and negatives: with fewer, the same few are drawn again and again, and the interval
 comes out too narrow. In simulation 91 to 94% of 95% intervals hold the truth with 30 positives, 83%
 with 5 (docs/evaluation.md)."""
+
+_RECORDS_AT_ONCE = 1000
+_ROWS_IN_A_GROUP = 100_000
 
 SCORES = "scores.parquet"
 SUMMARY = "summary.json"
@@ -61,49 +65,43 @@ class Results:
 
 
 def save_results(
-    folder: Path,
-    *,
-    entries: Mapping[str, Entry],
-    records: Sequence[Record],
-    rules: Mapping[str, Sequence[PolicyRule]],
-    seed: int,
-    about: dict[str, JsonValue],
+    folder: Path, *, tasks: Tasks, journal: Journal, seed: int, about: dict[str, JsonValue]
 ) -> Results:
     """Writes scores and summary, the summary last: it says that the run is finished.
 
     Args:
         folder: of the run.
-        entries: by record id; one for every record, and no other.
-        records: that were scored.
-        rules: the policies of each record, by its id.
+        tasks: all of them.
+        journal: has an entry for each, and no other.
         seed: of the bootstrap.
         about: what the summary says of the run itself.
 
     Raises:
-        RunError: the journal does not fit the records, or a file cannot be written.
+        RunError: the journal does not fit the tasks, or a file cannot be written.
     """
-    if entries.keys() != {record.id for record in records}:
+    if any(one != other for one, other in zip_longest(tasks.ids(), journal.ids())):
         raise RunError(
             f"{folder}: the journal holds other records than the data; use another --out"
         )
-    frame = _frame(entries, records, rules)
+    _write_scores(folder / SCORES, tasks, journal)
+    scores = pl.scan_parquet(folder / SCORES)
+    not_scored = scores.filter(pl.col("error").is_not_null())
+    labelled = scores.drop_nulls("label")
+    policies = labelled.select(pl.col("policy").unique().sort()).collect()["policy"]
     summary: dict[str, JsonValue] = {
         **about,
-        "unscorable_records": sum(entry.error is not None for entry in entries.values()),
+        "unscorable_records": not_scored.select(pl.col("record_id").n_unique()).collect().item(),
         "policies": {
-            str(policy): policy_summary(rows, seed)
-            for (policy,), rows in frame.drop_nulls("label").group_by("policy", maintain_order=True)
+            policy: policy_summary(
+                labelled.filter(policy=policy).select("label", "violates", "calibrated").collect(),
+                seed,
+            )
+            for policy in policies
         },
     }
-    policies = summary["policies"]
-    assert isinstance(policies, dict)
-    summary["policies"] = dict(sorted(policies.items()))
-    parquet = io.BytesIO()
-    frame.write_parquet(parquet)
-    write_whole(folder / SCORES, parquet.getvalue())
     text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(folder / SUMMARY, (text + "\n").encode())
-    return _results(summary, entries.values())
+    return _results(summary, journal)
 
 
 def load_results(folder: Path, entries: Iterable[Entry]) -> Results | None:
@@ -138,44 +136,50 @@ def _results(summary: dict[str, JsonValue], entries: Iterable[Entry]) -> Results
     )
 
 
-def _frame(
-    entries: Mapping[str, Entry],
-    records: Sequence[Record],
-    rules: Mapping[str, Sequence[PolicyRule]],
-) -> pl.DataFrame:
-    rows = []
-    for record in records:
-        entry = entries[record.id]
-        for rule in rules[record.id]:
-            outcome = entry.scores.get(rule.id)
-            rows.append(
-                {
-                    "record_id": record.id,
-                    "policy": rule.id,
-                    "surface": record.surface.value,
-                    "raw": outcome.raw if outcome else None,
-                    "calibrated": outcome.calibrated if outcome else None,
-                    "is_calibrated": outcome.is_calibrated if outcome else None,
-                    "threshold": outcome.threshold if outcome else rule.steps()[0][0],
-                    "violates": outcome.violates if outcome else None,
-                    "label": record.labels.get(rule.id),
-                    "coverage": entry.coverage,
-                    "tokens": entry.tokens,
-                    "windows": entry.windows,
-                    "lang": record.lang,
-                    "source": record.source,
-                    "content_hash": record.content_hash,
-                    "error": entry.error,
-                }
-            )
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row").sort("record_id", "policy")
+def _write_scores(path: Path, tasks: Tasks, journal: Journal) -> None:
+    def frames(*_asked: object) -> Iterator[pl.DataFrame]:
+        pairs = zip(tasks, journal, strict=True)
+        while part := list(islice(pairs, _RECORDS_AT_ONCE)):
+            rows = [row for task, entry in part for row in _rows(task, entry)]
+            yield pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+    # written as it is made; without row groups of one size the bytes would be left to chance
+    with written_whole(path) as part:
+        register_io_source(frames, schema=SCHEMA).sink_parquet(
+            part, row_group_size=_ROWS_IN_A_GROUP, maintain_order=True
+        )
+
+
+def _rows(task: Task, entry: Entry) -> Iterator[dict[str, object]]:
+    record = task.record
+    for rule in sorted(task.rules, key=lambda rule: rule.id):
+        outcome = entry.scores.get(rule.id)
+        yield {
+            "record_id": record.id,
+            "policy": rule.id,
+            "surface": record.surface.value,
+            "raw": outcome.raw if outcome else None,
+            "calibrated": outcome.calibrated if outcome else None,
+            "is_calibrated": outcome.is_calibrated if outcome else None,
+            "threshold": outcome.threshold if outcome else rule.steps()[0][0],
+            "violates": outcome.violates if outcome else None,
+            "label": record.labels.get(rule.id),
+            "coverage": entry.coverage,
+            "tokens": entry.tokens,
+            "windows": entry.windows,
+            "lang": record.lang,
+            "source": record.source,
+            "content_hash": record.content_hash,
+            "error": entry.error,
+        }
 
 
 def policy_summary(rows: pl.DataFrame, seed: int) -> dict[str, JsonValue]:
     """The numbers of one policy; those that do not exist are null, with the reason beside.
 
     Args:
-        rows: of `SCHEMA`, of one policy; those without a score are counted as unscorable.
+        rows: of one policy, `label`, `violates` and `calibrated` of `SCHEMA`; those without a score
+            are counted as unscorable.
         seed: of the bootstrap.
     """
     scored = rows.filter(pl.col("calibrated").is_not_null())

@@ -4,9 +4,8 @@ A record is scored by its labelled policies only. What is measured is a subject,
 process or a service; journal and numbers are the same for both.
 """
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +17,8 @@ from evals.data.reading import data_sha256, read_data
 from evals.journal import JOURNAL, Entry, Journal, claim, locked
 from evals.records import Record, RecordError, sample_records
 from evals.results import Results, load_results, save_results
-from policies import PolicyLibrary, PolicyRule, PolicySet
+from evals.tasks import Tasks
+from policies import PolicyLibrary, PolicySet
 
 BATCH = 16
 """Records. On 96 each, one thread in float32: 4 times as fast as one by one on HatemojiCheck, 1.6
@@ -51,14 +51,6 @@ class RunPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """A record and the policies that it is scored by."""
-
-    record: Record
-    rules: tuple[PolicyRule, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """A plan with its data read: what is scored, and which labels are left out."""
 
@@ -67,7 +59,9 @@ class Workload:
     """Of the data; see `data_sha256`."""
     num_records: int
     """Of the data or of its sample, with those that have nothing to score."""
-    tasks: tuple[Task, ...]
+    tasks: Tasks
+    images_sha256: str | None
+    """See `Tasks`; images may lie beside the data."""
     not_in_set: dict[str, int]
     """Labels by policy that the policy set does not name."""
     no_definition: dict[str, int]
@@ -75,17 +69,11 @@ class Workload:
     probe: dict[str, JsonValue] | None = None
     """How the texts were changed, for the manifest; None where they are those of the data."""
 
-    @property
-    def images_sha256(self) -> str | None:
-        """Of the hashes of all images, which may lie beside the data; None where there are none."""
-        images = [task.record.image.sha256 for task in self.tasks if task.record.image is not None]
-        return hashlib.sha256("\n".join(images).encode()).hexdigest() if images else None
 
-
-def planned_records(plan: RunPlan) -> list[Record]:
+def planned_records(plan: RunPlan) -> Iterable[Record]:
     """The records of a plan's data, or the sample of them. Raises `RecordError`."""
     read = read_data(plan.data, plan.adapter)
-    return list(read) if plan.sample is None else sample_records(read, plan.sample, seed=plan.seed)
+    return read if plan.sample is None else sample_records(read, plan.sample, seed=plan.seed)
 
 
 def read_workload(library: PolicyLibrary, plan: RunPlan) -> Workload:
@@ -93,14 +81,15 @@ def read_workload(library: PolicyLibrary, plan: RunPlan) -> Workload:
 
     Raises:
         RecordError: the data cannot be read, or nothing in it can be scored.
+        RunError: there is no room for it on the disk.
     """
     digest = data_sha256(plan.data)
-    records = planned_records(plan)
     rules = {rule.id: rule for rule in plan.policy_set.policies}
-    tasks = []
+    tasks, num_records = Tasks(), 0
     not_in_set: Counter[str] = Counter()
     no_definition: Counter[str] = Counter()
-    for record in records:
+    for record in planned_records(plan):
+        num_records += 1
         chosen = []
         for policy_id in sorted(record.labels):
             if policy_id not in rules:
@@ -110,7 +99,7 @@ def read_workload(library: PolicyLibrary, plan: RunPlan) -> Workload:
             else:
                 chosen.append(rules[policy_id])
         if chosen:
-            tasks.append(Task(record=record, rules=tuple(chosen)))
+            tasks.add(record, chosen)
     if not tasks:
         labelled = ", ".join(sorted(not_in_set.keys() | no_definition.keys())) or "nothing"
         raise RecordError(
@@ -121,8 +110,9 @@ def read_workload(library: PolicyLibrary, plan: RunPlan) -> Workload:
     return Workload(
         plan=plan,
         sha256=digest,
-        num_records=len(records),
-        tasks=tuple(tasks),
+        num_records=num_records,
+        tasks=tasks,
+        images_sha256=tasks.images_sha256,
         not_in_set=dict(sorted(not_in_set.items())),
         no_definition=dict(sorted(no_definition.items())),
     )
@@ -144,7 +134,7 @@ class Subject(Protocol):
     def about(self) -> dict[str, JsonValue]:
         """What the summary says of it."""
 
-    def score(self, workload: Workload, done: Collection[str], keep: Keep) -> None:
+    def score(self, workload: Workload, done: Container[str], keep: Keep) -> None:
         """Scores the tasks whose ids are not among `done`; see `run_subject`."""
 
 
@@ -165,15 +155,14 @@ def run_subject(
     with locked(plan.out):
         claim(plan.out, _manifest(subject, workload))
         with Journal(plan.out / JOURNAL) as journal:
-            complete = all(task.record.id in journal.entries for task in workload.tasks)
-            if complete and (finished := load_results(plan.out, journal.entries.values())):
+            complete = all(record_id in journal for record_id in workload.tasks.ids())
+            if complete and (finished := load_results(plan.out, journal)):
                 return finished
             _score_rest(subject, workload, journal, progress)
             return save_results(
                 plan.out,
-                entries=journal.entries,
-                records=[task.record for task in workload.tasks],
-                rules={task.record.id: task.rules for task in workload.tasks},
+                tasks=workload.tasks,
+                journal=journal,
                 seed=plan.seed,
                 about=_about(subject, workload),
             )
@@ -200,7 +189,7 @@ def run_in_turn(
 
 def _score_rest(subject: Subject, workload: Workload, journal: Journal, progress: Progress) -> None:
     total = len(workload.tasks)
-    done = sum(task.record.id in journal.entries for task in workload.tasks)
+    done = sum(record_id in journal for record_id in workload.tasks.ids())
     progress(done, total)
 
     def keep(entries: Sequence[Entry]) -> None:
@@ -209,7 +198,7 @@ def _score_rest(subject: Subject, workload: Workload, journal: Journal, progress
         done += len(entries)
         progress(done, total)
 
-    subject.score(workload, journal.entries.keys(), keep)
+    subject.score(workload, journal, keep)
 
 
 def _manifest(subject: Subject, workload: Workload) -> dict[str, JsonValue]:

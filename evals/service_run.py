@@ -7,7 +7,7 @@ that has become another one, ends the run: that is no record's fault.
 import asyncio
 import re
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Self
@@ -17,7 +17,8 @@ from pydantic import JsonValue, SecretStr
 
 from evals.answers import Answer, Api, NoScore
 from evals.journal import Entry, RunError
-from evals.run import Keep, Task, Workload
+from evals.run import Keep, Workload
+from evals.tasks import Task, Tasks
 from moderation.content import Content
 from moderation.verdict import ModelInfo
 from policies import PolicyRule, PolicySet, Surface
@@ -122,7 +123,7 @@ class Service:
             "service": self.address.host,
         }
 
-    def score(self, workload: Workload, done: Collection[str], keep: Keep) -> None:
+    def score(self, workload: Workload, done: Container[str], keep: Keep) -> None:
         """Asks about every task that is not done, and keeps each answer as it comes.
 
         Raises:
@@ -133,8 +134,8 @@ class Service:
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from group
 
-    async def _score(self, tasks: Sequence[Task], done: Collection[str], keep: Keep) -> None:
-        left = iter([task for task in tasks if task.record.id not in done])
+    async def _score(self, tasks: Tasks, done: Container[str], keep: Keep) -> None:
+        left = (task for task in tasks if task.record.id not in done)
         async with self.address.client() as client, asyncio.TaskGroup() as group:
             for _ in range(self.address.connections):
                 group.create_task(self._work(client, left, keep))

@@ -15,6 +15,7 @@ from evals.data.adapter import Adapter, LabelRule, as_text, shipped_adapters
 from evals.data.errors import AdapterError, RecordError
 from evals.data.images import StoredImage, image_in
 from evals.data.tables import Row, files_in, read_rows
+from evals.on_disk import OnDisk
 from evals.records import Record, file_sha256, iter_records, problem_in
 
 
@@ -81,7 +82,7 @@ def data_sha256(data: Path) -> str:
 def _adapted(data: Path, adapter: Adapter, tally: Tally) -> Iterator[Record]:
     missing = {*adapter.used_columns}
     seen: dict[str, None] = {}  # in order
-    numbers: dict[str, int] = {}
+    numbers = OnDisk[int]()
     table: _Table | None = None
     num_records = 0
     for row in read_rows(data, files=adapter.files, columns=adapter.used_columns):
@@ -97,13 +98,11 @@ def _adapted(data: Path, adapter: Adapter, tally: Tally) -> Iterator[Record]:
             tally.skipped += 1
             continue
         record = _record(row, adapter, table, tally)
-        if adapter.columns.id is not None:
-            if (before := numbers.get(record.id)) is not None:
-                raise RecordError(
-                    f"{row.place}: the id {record.id!r} already stands in {row.unit} {before};"
-                    " ids must be unique"
-                )
-            numbers[record.id] = row.number
+        if adapter.columns.id is not None and not numbers.add(record.id, row.number):
+            raise RecordError(
+                f"{row.place}: the id {record.id!r} already stands in {row.unit}"
+                f" {numbers.get(record.id)}; ids must be unique"
+            )
         num_records += 1
         yield record
     if missing and table is not None:

@@ -137,7 +137,7 @@ def test_an_innocent_record_is_not_scored_for_injection_where_it_becomes_one(
     data = write_records(tmp_path / "data.jsonl", [record])
     library = load_library()
     workload = read_workload(library, plan_for(data, tmp_path / "out"))
-    assert probe_workload(workload, PROBES["answer_no"]).tasks == ()
+    assert not probe_workload(workload, PROBES["answer_no"]).tasks
     (task,) = probe_workload(workload, PROBES["story"]).tasks
     assert [rule.id for rule in task.rules] == ["prompt_injection"]
 

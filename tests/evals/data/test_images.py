@@ -122,7 +122,7 @@ def test_a_probe_leaves_images_alone(tmp_path: Path) -> None:
     data = image_folder(tmp_path / "pics")
     plan = replace(plan_for(data, tmp_path / "out"), adapter=adapter(tmp_path, **BY_FOLDER))
     workload = read_workload(load_library(), plan)
-    assert probe_workload(workload, PROBES["padded_before"]).tasks == ()
+    assert not probe_workload(workload, PROBES["padded_before"]).tasks
 
 
 @pytest.mark.model
