@@ -251,5 +251,6 @@ def written_whole(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         part.replace(path)
     except OSError as exc:
-        part.unlink(missing_ok=True)
         raise RunError(f"{path}: cannot be written: {exc.strerror or exc}") from exc
+    finally:
+        part.unlink(missing_ok=True)

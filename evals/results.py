@@ -145,9 +145,12 @@ def _write_scores(path: Path, tasks: Tasks, journal: Journal) -> None:
 
     # written as it is made; without row groups of one size the bytes would be left to chance
     with written_whole(path) as part:
-        register_io_source(frames, schema=SCHEMA).sink_parquet(
-            part, row_group_size=_ROWS_IN_A_GROUP, maintain_order=True
-        )
+        try:
+            register_io_source(frames, schema=SCHEMA).sink_parquet(
+                part, row_group_size=_ROWS_IN_A_GROUP, maintain_order=True
+            )
+        except pl.exceptions.PolarsError as exc:
+            raise RunError(f"{path}: cannot be written: {exc}") from exc
 
 
 def _rows(task: Task, entry: Entry) -> Iterator[dict[str, object]]:

@@ -7,9 +7,11 @@ is a hash of the prompt's ids, so it depends on every token that a model would r
 import hashlib
 import json
 import os
+import resource
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
@@ -37,6 +39,17 @@ ENDS_THE_ENGINE = "ends the engine"
 """A text with this in it stops the engine."""
 KILLS = "kills whoever reads it"
 """A text with this in it kills the process."""
+
+
+@contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """No file of this process can grow past `size` bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class ScriptedEngine(OneByOne):

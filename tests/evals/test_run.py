@@ -1,7 +1,7 @@
 """Runs: what is scored, what a killed run leaves behind, and what refuses to be mixed."""
 
 import json
-import resource
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from tests.evals.scripted import (
     ENDS_THE_ENGINE,
     NO_NUMBER,
     calls_in,
+    files_end_at,
     plan_for,
     run_plan,
     scripted_moderator,
@@ -184,18 +185,28 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_after_it(
     data: Path, tmp_path: Path
 ) -> None:
     plan, moderator = plan_for(data, tmp_path / "out"), scripted_moderator(tmp_path / "calls")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, hard))  # a file may not grow past it
-    try:
-        with pytest.raises(RunError, match=r"cannot be written: .*; what is done is kept"):
-            run_plan(moderator, plan)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    error = r"cannot be written: .*; what is done is kept"
+    with files_end_at(1500), pytest.raises(RunError, match=error):
+        run_plan(moderator, plan)
     torn = (tmp_path / "out" / JOURNAL).read_bytes()
     assert 0 < len(torn) <= 1500
     run_plan(moderator, plan)
     run_plan(scripted_moderator(tmp_path / "other"), plan_for(data, tmp_path / "whole"))
     assert results_of(tmp_path / "out") == results_of(tmp_path / "whole")
+
+
+def test_scores_that_do_not_fit_on_the_disk_are_one_clear_error(
+    finished: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(finished / "out", tmp_path / "out")
+    (out / SCORES).unlink()
+    plan = plan_for(finished / "data.jsonl", out)
+    with files_end_at(100), pytest.raises(RunError, match=f"{SCORES}: cannot be written: "):
+        run_plan(scripted_moderator(tmp_path / "calls"), plan)
+    assert not [*out.glob("*.part")]
+    run_plan(scripted_moderator(tmp_path / "calls"), plan)
+    assert results_of(out) == results_of(finished / "out")
+    assert calls_in(tmp_path / "calls") == []
 
 
 def test_a_folder_of_another_device_is_refused(data: Path, tmp_path: Path) -> None:
