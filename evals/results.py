@@ -127,13 +127,13 @@ def read_scores(folder: Path) -> pl.DataFrame:
 
 
 def _results(summary: dict[str, JsonValue], entries: Iterable[Entry]) -> Results:
-    times = [(entry.cpu_s, entry.wall_s) for entry in entries if entry.error is None]
-    return Results(
-        summary=summary,
-        num_scored=len(times),
-        cpu_s=sum(cpu for cpu, _ in times),
-        wall_s=sum(wall for _, wall in times),
-    )
+    num_scored, cpu_s, wall_s = 0, 0.0, 0.0
+    for entry in entries:
+        if entry.error is None:
+            num_scored += 1
+            cpu_s += entry.cpu_s
+            wall_s += entry.wall_s
+    return Results(summary=summary, num_scored=num_scored, cpu_s=cpu_s, wall_s=wall_s)
 
 
 def _write_scores(path: Path, tasks: Tasks, journal: Journal) -> None:
