@@ -13,7 +13,7 @@ import typer
 from policies import PolicySet
 from wardgate.data_command import DATA_HELP, AdapterOption, chosen_adapter
 from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
-from wardgate.loading import open_measured
+from wardgate.loading import ModelChoice, open_measured
 from wardgate.models_commands import (
     CalibrationOption,
     DeviceOption,
@@ -152,9 +152,14 @@ def diff(
                 device=device,
             )
             texts = _read(plan, changes, data or ())
-            rows = _score(
-                a, b, changes, texts, model, image_model, dtype=dtype, calibration=calibration
+            judge = ModelChoice(
+                name=model,
+                image_model=image_model,
+                calibration=calibration,
+                dtype=dtype,
+                device=device,
             )
+            rows = _score(a, b, changes, texts, judge)
     radii = blast_radius(rows, seed=seed)
     sliced = {}
     if texts and columns:
@@ -256,11 +261,7 @@ def _score(
     new: Version,
     changes: "Sequence[Change]",
     texts: "Sequence[Texts]",
-    model: str,
-    image_model: str | None,
-    *,
-    dtype: str | None,
-    calibration: Path | None,
+    model: ModelChoice,
 ) -> "pl.DataFrame":
     from evals.policy_diff_run import run_versions
 
@@ -270,12 +271,7 @@ def _score(
             new.library,
             plan.policy_set,
             model,
-            dtype=dtype,
-            device=plan.device,
-            calibration=calibration,
-            normalise=True,
             report=progress.report,
-            image_model=image_model,
             has_images=any(each.has_images for each in texts),
         )
         before = after.with_library(old.library)
