@@ -12,6 +12,7 @@ import typer
 from policies import PolicyLibrary, PolicySet
 from wardgate.data_command import DATA_HELP, AdapterOption, chosen_adapter
 from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
+from wardgate.finished_options import split_names
 from wardgate.flip_limit import FlipLimit, MaxFlipsOption
 from wardgate.loading import ModelChoice, open_measured
 from wardgate.models_commands import (
@@ -29,7 +30,6 @@ from wardgate.policy_diff_output import print_diff
 from wardgate.policy_versions import pair_versions, read_version
 from wardgate.progress import RecordProgress
 from wardgate.run_options import OUT_HELP, SampleOption, SeedOption, set_threads
-from wardgate.slices_command import split_names
 
 if TYPE_CHECKING:
     import polars as pl
