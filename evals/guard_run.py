@@ -5,7 +5,7 @@ says; a guard that reads policies is asked about each policy in the policy's wor
 """
 
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
@@ -57,17 +57,34 @@ def guard_format(name: str, given: Categories | None) -> tuple[GuardFormat, Cate
     return form, categories
 
 
-def check_texts(workload: Workload) -> None:
-    """Raises `GuardError`: the data has images, which no guard would see."""
+def guard_subject(
+    load: Callable[[], Guard],
+    library: PolicyLibrary,
+    categories: Categories | None,
+    workload: Workload,
+) -> "GuardSubject":
+    """Loads a guard for data that it can read.
+
+    Args:
+        load: called only if the data is for guards, as weights have gigabytes.
+        library: the policies.
+        categories: see `guard_format`.
+        workload: what is scored.
+
+    Raises:
+        GuardError: the data has images, which no guard would see.
+        ModelError: see `load_guard`.
+    """
     if workload.images_sha256 is not None:
         raise GuardError(
             f"{workload.plan.data} has images; expected texts alone, which guards read"
         )
+    return GuardSubject(load(), library, categories)
 
 
 @dataclass(frozen=True, slots=True)
 class GuardSubject:
-    """A guard model of this process."""
+    """A guard model of this process; see `guard_subject`."""
 
     guard: Guard
     library: PolicyLibrary
@@ -80,7 +97,6 @@ class GuardSubject:
 
     def manifest(self, workload: Workload) -> dict[str, JsonValue]:
         """The model, its prompt, and all that moves the last digits of scores."""
-        check_texts(workload)
         plan = workload.plan
         return {
             "model": asdict(self.guard.info),

@@ -9,10 +9,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from wardgate.eval_errors import needs_eval_extra, print_eval_error
+from wardgate.finished_options import (
+    BY_HELP,
+    DataOption,
+    PolicyOption,
+    RunArgument,
+    only_policies,
+    split_names,
+)
 from wardgate.models_commands import JsonOption
 from wardgate.output import FAILED, one_line, print_json, stderr, stdout
 from wardgate.progress import counting
-from wardgate.slices_command import ByHelp, DataOption, PolicyOption, only_policies, split_names
 
 if TYPE_CHECKING:
     from evals.compare import Comparison, Difference, Paired
@@ -24,13 +31,11 @@ _LONGEST_TEXT = 200
 
 
 def compare(
-    run_a: Annotated[
-        Path, typer.Argument(exists=True, file_okay=False, help="Folder of a finished run.")
-    ],
+    run_a: RunArgument,
     run_b: Annotated[
         Path, typer.Argument(exists=True, file_okay=False, help="Folder of the other one.")
     ],
-    by: Annotated[str | None, typer.Option(help=ByHelp)] = None,
+    by: Annotated[str | None, typer.Option(help=BY_HELP)] = None,
     policy: PolicyOption = None,
     data: DataOption = None,
     show_text: Annotated[

@@ -1,6 +1,5 @@
 """`wardgate eval`: how good a policy text, a model and a threshold are, on labelled records."""
 
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +9,10 @@ import typer
 from wardgate.calibrate_command import calibrate
 from wardgate.compare_command import compare
 from wardgate.data_command import DATA_HELP, AdapterOption, adapters, chosen_adapter, data
-from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
+from wardgate.eval_errors import fails_in_one_line, needs_eval_extra, needs_extra
 from wardgate.export_command import export
 from wardgate.gate_command import gate
-from wardgate.loading import open_guard, open_measured, open_moderator, warn_of_raw_scores
+from wardgate.loading import ModelChoice
 from wardgate.models_commands import (
     CalibrationOption,
     DeviceOption,
@@ -26,13 +25,6 @@ from wardgate.output import FAILED, print_json, stderr, stdout
 from wardgate.policies_commands import PolicyDirOption
 from wardgate.probe_command import probe
 from wardgate.progress import RecordProgress
-from wardgate.ray_options import (
-    Executor,
-    ExecutorOption,
-    RayAddressOption,
-    WorkersOption,
-    check_ray_options,
-)
 from wardgate.report_command import report
 from wardgate.run_options import (
     OutOption,
@@ -43,17 +35,20 @@ from wardgate.run_options import (
     ThreadsOption,
     set_threads,
 )
-from wardgate.service_options import (
+from wardgate.slices_command import slices
+from wardgate.subject_options import (
     CategoriesOption,
     ConnectionsOption,
+    Executor,
+    ExecutorOption,
     GuardOption,
+    RayAddressOption,
     ServiceOption,
     TimeoutOption,
     WeightsOption,
+    WorkersOption,
     check_options,
-    service_address,
 )
-from wardgate.slices_command import slices
 from wardgate.thresholds_command import thresholds
 
 if TYPE_CHECKING:
@@ -124,29 +119,45 @@ def run(
     Exits with 1 when the run failed or no record could be scored, with 2 when --out belongs to
     another run.
     """
-    check_options(context, service=service is not None, guard=guard is not None)
-    check_ray_options(context, executor, as_json=as_json)
+    check_options(context, service=service is not None, guard=guard is not None, executor=executor)
+    if executor is Executor.RAY:
+        needs_extra("ray", ["ray", "pyarrow"], "--executor ray needs Ray Data", as_json=as_json)
     needs_eval_extra(as_json=as_json)
     from evals.categories import read_categories
-    from evals.in_process import InProcess
     from evals.results import SCORES
-    from evals.run import RunPlan, Subject, read_workload, run_subject
+    from evals.run import RunPlan, read_workload, run_subject
     from policies import load_library
+    from wardgate import run_subjects
 
+    judge = ModelChoice(
+        name=model,
+        image_model=image_model,
+        calibration=calibration,
+        dtype=dtype,
+        device=device,
+        normalise=not raw_text,
+    )
     with fails_in_one_line(as_json=as_json):
         library = load_library(policy_dir or [])
         policy_set = library.policy_set(policies)
         stand_for = read_categories(categories) if categories is not None else None
-        form = None
-        if guard is not None:
+        open_subject: run_subjects.OpenSubject
+        if service is not None:
+            address = run_subjects.service_address(
+                service, stand_for, connections=connections, timeout_s=timeout, as_json=as_json
+            )
+            open_subject = partial(run_subjects.service_there, address)
+        elif guard is not None:
             from evals.guard_run import guard_format
 
             form, stand_for = guard_format(guard, stand_for)
-        address = None
-        if service is not None:
-            address = service_address(
-                service, stand_for, connections=connections, timeout_s=timeout, as_json=as_json
+            open_subject = partial(
+                run_subjects.guard_here, library, form, str(weights), stand_for, dtype
             )
+        elif executor is Executor.RAY:
+            open_subject = partial(run_subjects.model_on_ray, library, judge, ray_address, workers)
+        else:
+            open_subject = partial(run_subjects.model_here, library, judge)
         plan = RunPlan(
             data=data,
             adapter=chosen_adapter(adapter),
@@ -158,70 +169,14 @@ def run(
             device=device,
         )
         workload = read_workload(library, plan)
-        has_images = workload.images_sha256 is not None
-        with ExitStack() as stack:
-            progress = stack.enter_context(RecordProgress(stderr()))
-            subject: Subject
-            if address is not None:
-                from evals.service_run import meet
-
-                progress.report(f"asking {address.host}")
-                subject = meet(address, workload)
-            elif executor is Executor.RAY:
-                from evals.ray_run import on_ray
-
-                progress.report(f"opening {model} on Ray")
-                subject = stack.enter_context(
-                    on_ray(
-                        partial(
-                            open_moderator,
-                            library,
-                            model,
-                            image_model if has_images else None,
-                            dtype=dtype,
-                            device=device,
-                            calibration=calibration,
-                            reads_images=has_images,
-                            normalise=not raw_text,
-                            report=_in_silence,
-                        ),
-                        workload,
-                        address=ray_address,
-                        workers=workers,
-                    )
-                )
-                warn_of_raw_scores(subject.stated.calibration, subject.stated.gaps)
-            elif form is not None:
-                from evals.guard_run import GuardSubject, check_texts
-
-                check_texts(workload)
-                peer = open_guard(
-                    form, str(weights), dtype=dtype, device=device, report=progress.report
-                )
-                subject = GuardSubject(peer, library, stand_for)
-            else:
-                subject = InProcess(
-                    open_measured(
-                        library,
-                        plan.policy_set,
-                        model,
-                        dtype=dtype,
-                        device=device,
-                        calibration=calibration,
-                        normalise=not raw_text,
-                        report=progress.report,
-                        image_model=image_model,
-                        has_images=has_images,
-                    )
-                )
+        with (
+            RecordProgress(stderr()) as progress,
+            open_subject(workload, progress.report) as subject,
+        ):
             results = run_subject(subject, workload, progress=progress.update)
     _print(results, out / SCORES, as_json=as_json)
     if results.num_scored == 0:
         raise typer.Exit(FAILED)
-
-
-def _in_silence(_what: str) -> None:
-    """Workers have no progress bar."""
 
 
 def _print(results: "Results", scores: Path, *, as_json: bool) -> None:

@@ -1,6 +1,6 @@
 """How the `wardgate eval` commands fail: in one line, or as one JSON object."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 
@@ -39,10 +39,12 @@ def fails_in_one_line(*, as_json: bool) -> Iterator[None]:
 def needs_eval_extra(*, as_json: bool) -> None:
     """Ends the command where the extra 'eval' is not installed."""
     missing = [name for name in ("jinja2", "numpy", "polars", "sklearn") if find_spec(name) is None]
-    if missing:
-        print_eval_error(
-            "extra_missing",
-            f"evaluation needs {', '.join(missing)}: pip install 'wardgate[eval]'",
-            as_json=as_json,
-        )
+    needs_extra("eval", missing, f"evaluation needs {', '.join(missing)}", as_json=as_json)
+
+
+def needs_extra(extra: str, modules: Sequence[str], need: str, *, as_json: bool) -> None:
+    """Ends the command where one of the modules of an extra is not installed."""
+    if any(find_spec(name) is None for name in modules):
+        message = f"{need}: pip install 'wardgate[{extra}]'"
+        print_eval_error("extra_missing", message, as_json=as_json)
         raise typer.Exit(FAILED)

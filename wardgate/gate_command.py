@@ -10,11 +10,11 @@ from rich.table import Table
 
 from policies import PolicyFileError
 from wardgate.eval_errors import needs_eval_extra, print_eval_error
+from wardgate.finished_options import DataOption, RunArgument
 from wardgate.github import from_here
 from wardgate.junit_option import JunitOption, write_junit
 from wardgate.models_commands import JsonOption
 from wardgate.output import FAILED, WRONG_USE, print_error, print_json, stdout
-from wardgate.slices_command import DataOption
 
 if TYPE_CHECKING:
     from evals.bars import Held
@@ -25,9 +25,7 @@ _SHOWN = {"error": "not checked", "failed": "missed", "passed": "held"}
 
 
 def gate(
-    run: Annotated[
-        Path, typer.Argument(exists=True, file_okay=False, help="Folder of a finished run.")
-    ],
+    run: RunArgument,
     bars: Annotated[
         Path, typer.Option(exists=True, dir_okay=False, readable=True, help="A YAML file of bars.")
     ],

@@ -3,8 +3,10 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from moderation.embedded.base import EmbeddedBase
 from moderation.errors import ModelRefused, ModelUnavailable
@@ -81,17 +83,31 @@ def _quiet(*, here: bool) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChoice:
+    """What judges, as the options of a command name it."""
+
+    name: str
+    """Of the model of texts; of images too, where it sees."""
+    image_model: str | None = None
+    """Judges what images show; None leaves that to the recognisers."""
+    calibration: Path | None = None
+    dtype: str | None = None
+    device: str = "cpu"
+    normalise: bool = True
+    """See `Moderator`."""
+
+    def for_data(self, *, has_images: bool) -> Self:
+        """Without a model of images where there are none."""
+        return self if has_images else replace(self, image_model=None)
+
+
 def open_measured(
     library: PolicyLibrary,
     policy_set: PolicySet,
-    model: str,
+    model: ModelChoice,
     *,
-    dtype: str | None,
-    device: str,
-    calibration: Path | None,
-    normalise: bool,
     report: Callable[[str], None],
-    image_model: str | None = None,
     has_images: bool = False,
 ) -> "Moderator":
     """The moderator that an evaluation measures; says on stderr what it leaves raw.
@@ -99,26 +115,15 @@ def open_measured(
     Args:
         library: the policies.
         policy_set: those that are measured.
-        model: of texts.
-        dtype, device, calibration: see `load_classifier`.
-        normalise: see `Moderator`.
+        model: what judges.
         report: told what is being loaded.
-        image_model: judges what images show; see `open_moderator`.
         has_images: whether there are any; without, nothing that looks at them is loaded.
 
     Raises:
         ModelError: see `open_moderator`.
     """
     moderator = open_moderator(
-        library,
-        model,
-        image_model if has_images else None,
-        dtype=dtype,
-        device=device,
-        calibration=calibration,
-        reads_images=has_images,
-        normalise=normalise,
-        report=report,
+        library, model.for_data(has_images=has_images), reads_images=has_images, report=report
     )
     warn_of_raw_scores(moderator.text.info.calibration, moderator.calibration_gaps(policy_set))
     return moderator
@@ -126,45 +131,41 @@ def open_measured(
 
 def open_moderator(
     library: PolicyLibrary,
-    model: str,
-    image_model: str | None,
+    model: ModelChoice,
     *,
-    dtype: str | None,
-    calibration: Path | None,
     reads_images: bool,
     report: Callable[[str], None],
-    device: str = "cpu",
-    normalise: bool = True,
 ) -> "Moderator":
     """A moderator with whatever looks at images, where there are any.
 
     Args:
         library: the policies.
-        model: of texts; of images too, where it sees.
-        image_model: judges what images show; None leaves that to the recognisers.
-        dtype, device, calibration: see `load_classifier`.
+        model: what judges.
         reads_images: loads the reader of texts in images, and the recognisers; where their extra
             is not installed, coverage says what nobody looked at.
         report: told what is being loaded.
-        normalise: see `Moderator`.
 
     Raises:
         ModelError: see `load_classifier`; or the image model judges no images.
     """
-    base = default_base()
-    text = open_classifier(
-        model, base=base, dtype=dtype, device=device, report=report, calibration=calibration
+    open_one = partial(
+        open_classifier,
+        base=default_base(),
+        dtype=model.dtype,
+        device=model.device,
+        report=report,
     )
+    text = open_one(model.name, calibration=model.calibration)
     # torch takes seconds to import; --help and wrong use must not wait for it
     from moderation.media.ocr import RapidOcrReader, TextReader
     from moderation.media.recognisers import Recognisers, load_recognisers
     from moderation.moderator import Moderator
 
     image = text if text.to_pixels is not None else None
-    if image_model is not None and image_model != model:
-        image = open_classifier(image_model, base=base, dtype=dtype, device=device, report=report)
+    if model.image_model is not None and model.image_model != model.name:
+        image = open_one(model.image_model)
         if image.to_pixels is None:
-            raise ModelRefused(f"{image_model!r} judges no images; see wardgate models list")
+            raise ModelRefused(f"{model.image_model!r} judges no images; see wardgate models list")
     reader: TextReader | None = None
     if reads_images and text.builder.judges(Surface.PROMPT):
         report("starting the text reader")
@@ -177,7 +178,12 @@ def open_moderator(
         with suppress(ModelUnavailable):  # likewise
             recognisers = load_recognisers()
     return Moderator(
-        library, text, image=image, reader=reader, recognisers=recognisers, normalise=normalise
+        library,
+        text,
+        image=image,
+        reader=reader,
+        recognisers=recognisers,
+        normalise=model.normalise,
     )
 
 

@@ -1,19 +1,20 @@
 """`wardgate policies diff`: which verdicts another version of a policy changes."""
 
-import re
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from policies import PolicySet
+from policies import PolicyLibrary, PolicySet
 from wardgate.data_command import DATA_HELP, AdapterOption, chosen_adapter
 from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
-from wardgate.loading import open_measured
+from wardgate.finished_options import split_names
+from wardgate.flip_limit import FlipLimit, MaxFlipsOption
+from wardgate.loading import ModelChoice, open_measured
 from wardgate.models_commands import (
     CalibrationOption,
     DeviceOption,
@@ -24,25 +25,16 @@ from wardgate.models_commands import (
 )
 from wardgate.output import FAILED, print_json, stderr, stdout
 from wardgate.policies_commands import PolicyDirOption
-from wardgate.policy_diff_output import (
-    change_json,
-    flips_table,
-    listed_flips,
-    print_changes,
-    print_radii,
-    print_slices,
-    radius_json,
-    slices_json,
-    why_exceeded,
-)
-from wardgate.policy_versions import Version, pair_versions, read_version
+from wardgate.policy_diff_found import Diff, diff_json, listed_flips
+from wardgate.policy_diff_output import print_diff
+from wardgate.policy_versions import pair_versions, read_version
 from wardgate.progress import RecordProgress
 from wardgate.run_options import OUT_HELP, SampleOption, SeedOption, set_threads
-from wardgate.slices_command import split_names
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from evals.blast_radius import Slices
     from evals.policy_diff import Change
     from evals.policy_diff_run import Texts
     from evals.run import RunPlan
@@ -89,13 +81,7 @@ def diff(
     seed: SeedOption = 0,
     dtype: DtypeOption = None,
     device: DeviceOption = "cpu",
-    max_flips: Annotated[
-        str | None,
-        typer.Option(
-            help="Exit 1 if a policy changes more verdicts than this on a data set, or than this"
-            " share: 20, 0.01 or 1%. Without --data, on the examples."
-        ),
-    ] = None,
+    max_flips: MaxFlipsOption = None,
     by: Annotated[
         str | None,
         typer.Option(
@@ -117,33 +103,30 @@ def diff(
     with 2 when --out belongs to another run.
     """
     needs_eval_extra(as_json=as_json)
-    limit = _limit(max_flips) if max_flips is not None else None
+    limit = FlipLimit.of(max_flips) if max_flips is not None else None
+    columns = _columns(by)
     import polars as pl
 
-    from evals.blast_radius import blast_radius, by_slice
-    from evals.columns import add_columns, check_columns
+    from evals.blast_radius import blast_radius
     from evals.policy_diff_run import EXAMPLES, SCHEMA
     from evals.run import RunPlan
 
-    columns = split_names(by or "")
-    try:
-        check_columns(columns, with_data=True)
-    except ValueError as exc:
-        raise typer.BadParameter(str(exc), param_hint="--by") from exc
     texts: list[Texts] = []
     rows = pl.DataFrame(schema=SCHEMA)
     with (
         fails_in_one_line(as_json=as_json),
         TemporaryDirectory() if out is None else nullcontext(out) as folder,
     ):
-        a, b = (read_version(name, policy_dir or ()) for name in (old, new))
-        pairing = pair_versions(a, b, policy or (), policy_set)
-        changes = pairing.changes
-        if changes:
-            rules = tuple(change.new_rule for change in changes)
+        before, after = (read_version(name, policy_dir or ()) for name in (old, new))
+        pairing = pair_versions(before, after, policy or (), policy_set)
+        if pairing.changes:
             plan = RunPlan(
                 data=Path(EXAMPLES),
-                policy_set=PolicySet(id="diff", version=1, policies=rules),
+                policy_set=PolicySet(
+                    id="diff",
+                    version=1,
+                    policies=tuple(change.new_rule for change in pairing.changes),
+                ),
                 out=Path(folder),
                 adapter=chosen_adapter(adapter),
                 sample=sample,
@@ -151,84 +134,42 @@ def diff(
                 threads=set_threads(None),
                 device=device,
             )
-            texts = _read(plan, changes, data or ())
-            rows = _score(
-                a, b, changes, texts, model, image_model, dtype=dtype, calibration=calibration
+            texts = _read(plan, pairing.changes, data or ())
+            judge = ModelChoice(
+                name=model,
+                image_model=image_model,
+                calibration=calibration,
+                dtype=dtype,
+                device=device,
             )
+            rows = _score(before.library, after.library, judge, pairing.changes, texts)
     radii = blast_radius(rows, seed=seed)
-    sliced = {}
-    if texts and columns:
-        each_with = [add_columns(rows.filter(data=t.name), columns, t.records) for t in texts]
-        sliced = {
-            name: by_slice(pl.concat(each_with), name, min_records=min_records) for name in columns
-        }
-    exceeded = [
-        radius
-        for radius in radii
-        if limit is not None
-        and (radius.data != EXAMPLES or not data)
-        and (radius.turned.num_flips > limit.of(radius.turned.n) or radius.only_old_scored)
-    ]
-    listed = listed_flips(rows, flips, show=texts if show else ())
-    num_flipped = sum(radius.turned.num_flips for radius in radii)
+    limited = [radius for radius in radii if radius.data != EXAMPLES or not data]
+    found = Diff(
+        pairing=pairing,
+        radii=radii,
+        slices=_slices(rows, texts, columns, min_records=min_records),
+        exceeded=limit.exceeded(limited) if limit is not None else (),
+        flips=listed_flips(rows, flips, show=texts if show else ()),
+    )
     if as_json:
-        print_json(
-            {
-                "old": old,
-                "new": new,
-                "changes": [change_json(change) for change in changes],
-                "unchanged": pairing.unchanged,
-                "added": pairing.added,
-                "removed": pairing.removed,
-                "blast_radius": [radius_json(radius) for radius in radii],
-                "by": {name: slices_json(found) for name, found in sliced.items()},
-                "hidden_slices": {name: found.hidden for name, found in sliced.items()},
-                "exceeded": [{"data": each.data, "policy": each.policy} for each in exceeded],
-                "flips": {"total": num_flipped, "listed": listed},
-            }
-        )
+        print_json(diff_json(old, new, found))
     else:
-        console = stdout()
-        print_changes(console, pairing)
-        if radii:
-            print_radii(console, radii)
-        for name, found in sliced.items():
-            print_slices(console, name, found, min_records=min_records)
-        if changes:
-            console.print(f"{num_flipped} verdicts change{':' if listed else '.'}")
-        if listed:
-            console.print(flips_table(listed, show=show))
-        for radius in exceeded:
-            why = why_exceeded(radius, str(max_flips))
-            console.print(why, style="red", markup=False, soft_wrap=True)
-    if exceeded:
+        print_diff(stdout(), found, show=show, min_records=min_records)
+    if found.exceeded:
         raise typer.Exit(FAILED)
 
 
-@dataclass(frozen=True, slots=True)
-class _Limit:
-    """How many flips are too many: a number, or a share of the records."""
+def _columns(by: str | None) -> list[str]:
+    """Of `--by`."""
+    from evals.columns import check_columns
 
-    value: float
-    is_share: bool
-
-    def of(self, n: int) -> float:
-        return self.value * n if self.is_share else self.value
-
-
-def _limit(text: str) -> _Limit:
-    """`20`, `0.01` or `1%`."""
-    if re.fullmatch(r"\d+", text):
-        return _Limit(int(text), is_share=False)
-    found = re.fullmatch(r"(\d*\.?\d+)(%?)", text)
-    share = float(found[1]) / (100 if found[2] else 1) if found else 2.0
-    if share > 1.0:
-        raise typer.BadParameter(
-            f"{text!r} is neither a number of verdicts nor a share of them: expected, say, 20, 0.01"
-            " or 1%",
-            param_hint="--max-flips",
-        )
-    return _Limit(share, is_share=True)
+    columns = split_names(by or "")
+    try:
+        check_columns(columns, with_data=True)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--by") from exc
+    return columns
 
 
 def _read(plan: "RunPlan", changes: "Sequence[Change]", data: Sequence[Path]) -> "list[Texts]":
@@ -252,31 +193,39 @@ def _read(plan: "RunPlan", changes: "Sequence[Change]", data: Sequence[Path]) ->
 
 
 def _score(
-    old: Version,
-    new: Version,
+    old: PolicyLibrary,
+    new: PolicyLibrary,
+    model: ModelChoice,
     changes: "Sequence[Change]",
     texts: "Sequence[Texts]",
-    model: str,
-    image_model: str | None,
-    *,
-    dtype: str | None,
-    calibration: Path | None,
 ) -> "pl.DataFrame":
+    """Opens the model once, for both versions, and runs them."""
     from evals.policy_diff_run import run_versions
 
-    plan = texts[0].plan
     with RecordProgress(stderr()) as progress:
         after = open_measured(
-            new.library,
-            plan.policy_set,
+            new,
+            texts[0].plan.policy_set,
             model,
-            dtype=dtype,
-            device=plan.device,
-            calibration=calibration,
-            normalise=True,
             report=progress.report,
-            image_model=image_model,
             has_images=any(each.has_images for each in texts),
         )
-        before = after.with_library(old.library)
+        before = after.with_library(old)
         return run_versions(before, after, changes, texts, progress=progress.update)
+
+
+def _slices(
+    rows: "pl.DataFrame", texts: "Sequence[Texts]", columns: Sequence[str], *, min_records: int
+) -> "dict[str, Slices]":
+    """By column; none where nothing was scored."""
+    import polars as pl
+
+    from evals.blast_radius import by_slice
+    from evals.columns import add_columns
+
+    if not (texts and columns):
+        return {}
+    rows = pl.concat(
+        [add_columns(rows.filter(data=each.name), columns, each.records) for each in texts]
+    )
+    return {name: by_slice(rows, name, min_records=min_records) for name in columns}

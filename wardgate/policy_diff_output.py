@@ -1,7 +1,6 @@
-"""What `policies diff` prints: tables for people, objects for machines, content only if asked."""
+"""What `policies diff` prints for people; content only if asked."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -9,16 +8,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from wardgate.compare_command import cell, numbers
+from wardgate.compare_command import cell
 from wardgate.output import one_line
+from wardgate.policy_diff_found import Diff, version_not_raised
 from wardgate.policy_versions import Pairing
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from evals.blast_radius import Flips, Radius, Slices, Turned
-    from evals.policy_diff import Change
-    from evals.policy_diff_run import Texts
 
 _LONGEST_TEXT = 200
 """Characters of a text in the table; --json has it whole."""
@@ -29,101 +25,29 @@ _EDITS = {"same": ("{}", ""), "removed": ("[-{}-]", "red"), "added": ("{{+{}+}}"
 _TURNED = ("n", "newly flagged", "no longer flagged")
 
 
-def listed_flips(
-    rows: "pl.DataFrame", most: int, *, show: "Sequence[Texts]"
-) -> list[dict[str, object]]:
-    """The largest changes of score among the verdicts that change, with the texts of `show`."""
-    from evals.compare import flipped
+def print_diff(console: Console, found: Diff, *, show: bool, min_records: int) -> None:
+    """All of it.
 
-    text_of = {(texts.name, record.id): record.text for texts in show for record in texts.records}
-    listed = []
-    for row in flipped(rows).head(most).to_dicts():
-        flip = {
-            "data": row["data"],
-            "record_id": row["record_id"],
-            "policy": row["policy"],
-            "label": row["label"],
-            "score_old": row["calibrated"],
-            "score_new": row["calibrated_b"],
-            "violates_old": row["violates"],
-            "violates_new": row["violates_b"],
-        }
-        if text_of:
-            flip["text"] = text_of[row["data"], row["record_id"]]
-        listed.append(flip)
-    return listed
+    Args:
+        console: takes it.
+        found: what there is to say.
+        show: whether the listed verdicts have texts.
+        min_records: that a slice must have to be shown.
+    """
+    _print_changes(console, found.pairing)
+    if found.radii:
+        _print_radii(console, found.radii)
+    for name, slices in found.slices.items():
+        _print_slices(console, name, slices, min_records=min_records)
+    if found.pairing.changes:
+        console.print(f"{found.num_flips} verdicts change{':' if found.flips else '.'}")
+    if found.flips:
+        console.print(_flips_table(found.flips, show=show))
+    for each in found.exceeded:
+        console.print(each.why, style="red", markup=False, soft_wrap=True)
 
 
-def why_exceeded(radius: "Radius", limit: str) -> str:
-    """In a line."""
-    where = f"{radius.policy} on {radius.data}"
-    if radius.only_old_scored:
-        return f"{where}: {radius.only_old_scored} records can no longer be scored"
-    turned = radius.turned
-    return f"{where}: {turned.num_flips} of {turned.n} verdicts change; --max-flips is {limit}"
-
-
-def change_json(change: "Change") -> dict[str, object]:
-    """What became of a policy."""
-    return {
-        "policy": change.new.id,
-        "versions": [change.old.version, change.new.version],
-        "hashes": [change.old.hash, change.new.hash],
-        "thresholds": [change.old_threshold, change.new_threshold],
-        "version_not_raised": _version_not_raised(change),
-        "words": {name: [asdict(edit) for edit in edits] for name, edits in change.words().items()},
-    }
-
-
-def _version_not_raised(change: "Change") -> bool:
-    return change.of_words and change.new.version <= change.old.version
-
-
-def radius_json(radius: "Radius") -> dict[str, object]:
-    """What it does to one data."""
-    return {
-        "data": radius.data,
-        "policy": radius.policy,
-        **_turned_json(radius.turned),
-        "only_old_scored": radius.only_old_scored,
-        "not_scored": radius.not_scored,
-        "partial": radius.partial,
-        "calibrated": list(radius.calibrated),
-        "labelled": None if radius.labelled is None else numbers(radius.labelled),
-    }
-
-
-def slices_json(found: "Slices") -> list[dict[str, object]]:
-    """What it does to the slices of one column."""
-    return [
-        {
-            "data": each.data,
-            "policy": each.policy,
-            "value": each.value,
-            **_turned_json(each.turned),
-        }
-        for each in found.slices
-    ]
-
-
-def _turned_json(turned: "Turned") -> dict[str, object]:
-    return {
-        "n": turned.n,
-        "newly_flagged": _flips_json(turned.newly_flagged),
-        "no_longer_flagged": _flips_json(turned.no_longer_flagged),
-    }
-
-
-def _flips_json(flips: "Flips") -> dict[str, object]:
-    interval = flips.ci95
-    return {
-        "count": flips.count,
-        "share": flips.share,
-        "ci95": None if interval is None else [interval.low, interval.high],
-    }
-
-
-def print_changes(console: Console, pairing: Pairing) -> None:
+def _print_changes(console: Console, pairing: Pairing) -> None:
     """Which words, thresholds and policies are others."""
     for change in pairing.changes:
         line = f"{change.new.id}: version {change.old.version} -> {change.new.version}"
@@ -131,7 +55,7 @@ def print_changes(console: Console, pairing: Pairing) -> None:
         if change.old_threshold != change.new_threshold:
             line += f", threshold {change.old_threshold:g} -> {change.new_threshold:g}"
         console.print(line, style="bold", markup=False, soft_wrap=True)
-        if _version_not_raised(change):
+        if version_not_raised(change):
             _warn(console, f"the words of {change.new.id} changed and its version was not raised")
         for name, edits in change.words().items():
             text = Text(f"  {name}: ")
@@ -144,7 +68,7 @@ def print_changes(console: Console, pairing: Pairing) -> None:
             console.print(f"{what}: {', '.join(ids)}", markup=False, soft_wrap=True)
 
 
-def print_radii(console: Console, radii: "Sequence[Radius]") -> None:
+def _print_radii(console: Console, radii: "Sequence[Radius]") -> None:
     """How many verdicts change, and what of that is no news of the words."""
     table = _table("Verdicts that change, with 95% intervals", *_TURNED, "not scored: old, now")
     for each in radii:
@@ -186,7 +110,7 @@ def print_radii(console: Console, radii: "Sequence[Radius]") -> None:
     console.print(table)
 
 
-def print_slices(console: Console, column: str, found: "Slices", *, min_records: int) -> None:
+def _print_slices(console: Console, column: str, found: "Slices", *, min_records: int) -> None:
     """The slices of a column, the one with the largest share of changed verdicts first."""
     table = _table(f"Verdicts that change by {column}, the largest share first", *_TURNED)
     table.add_column(column, overflow="fold")
@@ -219,7 +143,7 @@ def _rate(flips: "Flips") -> str:
     return f"{flips.count}: {flips.share:.1%} [{low:.1%}, {high:.1%}]"
 
 
-def flips_table(listed: list[dict[str, object]], *, show: bool) -> Table:
+def _flips_table(listed: Sequence[dict[str, object]], *, show: bool) -> Table:
     """The verdicts that change, with their texts where they are to be shown."""
     table = Table()
     for head in ("data", "record", "policy", "label", "old", "new", "now"):

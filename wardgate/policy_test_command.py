@@ -16,7 +16,7 @@ from policies.loader import CATALOG, LoadedFile, Survey, load_files
 from wardgate.environment import on_github
 from wardgate.github import annotation, from_here
 from wardgate.junit_option import JunitOption, write_junit
-from wardgate.loading import open_measured
+from wardgate.loading import ModelChoice, open_measured
 from wardgate.models_commands import (
     CalibrationOption,
     DeviceOption,
@@ -103,11 +103,7 @@ def run_tests(
             moderator = open_measured(
                 loaded.library,
                 PolicySet(id="tests", version=1, policies=tuple(rules.values())),
-                model,
-                dtype=dtype,
-                device=device,
-                calibration=calibration,
-                normalise=True,
+                ModelChoice(name=model, calibration=calibration, dtype=dtype, device=device),
                 report=progress.report,
             )
             tests = run_policy_tests(moderator, cases, progress=progress.update)

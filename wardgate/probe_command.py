@@ -8,7 +8,7 @@ import typer
 
 from wardgate.data_command import DATA_HELP, AdapterOption, chosen_adapter
 from wardgate.eval_errors import fails_in_one_line, needs_eval_extra
-from wardgate.loading import open_measured
+from wardgate.loading import ModelChoice, open_measured
 from wardgate.models_commands import (
     CalibrationOption,
     DeviceOption,
@@ -92,13 +92,15 @@ def probe(
             moderator = open_measured(
                 library,
                 plan.policy_set,
-                model,
-                dtype=dtype,
-                device=device,
-                calibration=calibration,
-                normalise=not raw_text,
+                ModelChoice(
+                    name=model,
+                    image_model=image_model,
+                    calibration=calibration,
+                    dtype=dtype,
+                    device=device,
+                    normalise=not raw_text,
+                ),
                 report=progress.report,
-                image_model=image_model,
                 has_images=workload.images_sha256 is not None,
             )
             report, results = run_probes(moderator, workload, chosen, progress=progress.update)

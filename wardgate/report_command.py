@@ -8,10 +8,10 @@ import typer
 
 from policies import PolicyFileError
 from wardgate.eval_errors import needs_eval_extra, print_eval_error
+from wardgate.finished_options import BY, BY_HELP, PolicyOption, split_names
 from wardgate.models_commands import JsonOption
 from wardgate.output import FAILED, WRONG_USE, print_error, print_json, stderr, stdout
 from wardgate.progress import counting
-from wardgate.slices_command import BY, ByHelp, PolicyOption, split_names
 
 if TYPE_CHECKING:
     from evals.finished import FinishedRun
@@ -31,7 +31,7 @@ def report(
     format_: Annotated[
         Format | None, typer.Option("--format", help="Where the ending does not say it.")
     ] = None,
-    by: Annotated[str, typer.Option(help=ByHelp)] = BY,
+    by: Annotated[str, typer.Option(help=BY_HELP)] = BY,
     policy: PolicyOption = None,
     data: Annotated[
         list[Path] | None,

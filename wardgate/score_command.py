@@ -16,7 +16,7 @@ from moderation.errors import ContentError, InvalidText, ModerationError
 from moderation.media.frames import FrameLimits
 from moderation.verdict import Score, Verdict, verdict_to_dict
 from policies import PolicyError, PolicySet, Surface, load_library
-from wardgate.loading import open_moderator, warn_of_raw_scores
+from wardgate.loading import ModelChoice, open_moderator, warn_of_raw_scores
 from wardgate.models_commands import (
     CalibrationOption,
     DtypeOption,
@@ -126,10 +126,9 @@ def score(
         with RecordProgress(stderr()) as progress:
             moderator = open_moderator(
                 library,
-                model,
-                image_model,
-                dtype=dtype,
-                calibration=calibration,
+                ModelChoice(
+                    name=model, image_model=image_model, calibration=calibration, dtype=dtype
+                ),
                 reads_images=image is not None,
                 report=progress.report,
             )

@@ -1,46 +1,33 @@
 """`wardgate eval slices`: the numbers of a run by language, length, source, or any other column."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from wardgate.eval_errors import needs_eval_extra, print_eval_error
+from wardgate.finished_options import (
+    BY,
+    BY_HELP,
+    DataOption,
+    PolicyOption,
+    RunArgument,
+    only_policies,
+    split_names,
+)
 from wardgate.models_commands import JsonOption
 from wardgate.output import FAILED, print_json, stderr, stdout
 from wardgate.progress import counting
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from evals.finished import FinishedRun
     from evals.slices import Numbers, Slice, Slices
 
-BY = "lang,length,source,surface"
-
-DataOption = Annotated[
-    Path | None,
-    typer.Option(
-        exists=True,
-        help="The records that were scored: for columns that a run does not keep, and for texts.",
-    ),
-]
-ByHelp = (
-    "Columns, separated by commas: lang, length (tokens), source, surface; with --data also role,"
-    " licence, split, label_origin and orig.KEY."
-)
-PolicyOption = Annotated[
-    list[str] | None, typer.Option(help="Only this policy; can be repeated.", show_default=False)
-]
-
 
 def slices(
-    run: Annotated[
-        Path, typer.Argument(exists=True, file_okay=False, help="Folder of a finished run.")
-    ],
-    by: Annotated[str, typer.Option(help=ByHelp)] = BY,
+    run: RunArgument,
+    by: Annotated[str, typer.Option(help=BY_HELP)] = BY,
     policy: PolicyOption = None,
     data: DataOption = None,
     min_records: Annotated[
@@ -97,24 +84,6 @@ def slices(
     console = stdout()
     for name, each in sliced.items():
         console.print(_table(name, each, whole, found, min_records))
-
-
-def split_names(text: str) -> list[str]:
-    """Names that are separated by commas, each once."""
-    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
-def only_policies(rows: "pl.DataFrame", policies: list[str] | None) -> "pl.DataFrame":
-    """The rows of some policies. Raises `typer.BadParameter` for one that has none."""
-    if not policies:
-        return rows
-    known = sorted(rows["policy"].unique())
-    for policy_id in policies:
-        if policy_id not in known:
-            raise typer.BadParameter(
-                f"there are no labelled scores of {policy_id!r}; there are of {', '.join(known)}"
-            )
-    return rows.filter(rows["policy"].is_in(policies))
 
 
 def about_run(run: "FinishedRun") -> dict[str, str | None]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from moderation.errors import ModerationError
 from policies import Action
 from wardgate.eval_errors import needs_eval_extra, print_eval_error
+from wardgate.finished_options import RunArgument
 from wardgate.models_commands import JsonOption
 from wardgate.output import FAILED, print_error, print_json, stdout
 
@@ -24,9 +25,7 @@ SET_ID = "chosen"
 
 
 def thresholds(
-    run: Annotated[
-        Path, typer.Argument(exists=True, file_okay=False, help="Folder of a finished run.")
-    ],
+    run: RunArgument,
     target: Annotated[
         str,
         typer.Option(help="max_fpr=RATE, min_recall=RATE, best_f1 or cost.", show_default=False),

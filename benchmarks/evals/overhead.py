@@ -19,15 +19,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
+
 from benchmarks.engine.__main__ import cpu_name
 from benchmarks.engine.memory import forget_peak, peak_mib
 from evals.in_process import run_evaluation
 from evals.results import SCORES, SUMMARY
 from evals.run import RunPlan, read_workload
 from moderation.caller import PATIENT, Caller
+from moderation.checkpoints import Classifier
 from moderation.engine import Ask
-from policies import load_library
-from tests.evals.scripted import scripted_moderator
+from moderation.moderator import Moderator
+from moderation.prompts import PromptBuilder
+from moderation.templates import TEMPLATES
+from moderation.tokenizer import SafeTokenizer
+from moderation.verdict import ModelInfo
+from policies import PolicyLibrary, load_library
 
 POLICIES = ("any_harm", "dangerous_content", "harassment")
 EMBEDDED_S = 0.05
@@ -63,6 +71,27 @@ class Constant:
         self.cpu_s += time.process_time() - cpu
         self.wall_s += time.perf_counter() - wall
         return found
+
+
+def constant_moderator(library: PolicyLibrary, engine: Constant) -> Moderator:
+    """The real moderator; its tokens are the words and digits of the generated texts."""
+    tokens = ("<unk>", *WORDS, *map(str, range(10)))
+    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=True)]
+    )
+    tokenizer.add_special_tokens(["<bos>"])
+    classifier = Classifier(
+        info=ModelInfo(name="constant", revision="1", template="compact", dtype="float32"),
+        engine=engine,
+        builder=PromptBuilder(TEMPLATES["compact"], SafeTokenizer(tokenizer.to_str())),
+        model=nn.Identity(),
+        window_tokens=2048,
+        to_pixels=None,
+        checks=(),
+    )
+    return Moderator(library, classifier)
 
 
 def main() -> None:
@@ -106,8 +135,8 @@ def measure(records: int, cost_s: float) -> dict[str, Any]:
         data = folder / "data.jsonl"
         write_data(data, records)
         engine = Constant(cost_s)
-        moderator = scripted_moderator(folder / "calls").with_engines(lambda _: engine)
         library = load_library()
+        moderator = constant_moderator(library, engine)
         plan = RunPlan(data=data, policy_set=library.policy_set("all"), out=folder / "out")
         forget_peak()
         before_mib = peak_mib()

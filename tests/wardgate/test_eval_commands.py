@@ -112,7 +112,7 @@ def test_options_of_executors_that_do_not_fit_are_wrong_use(
 def test_ray_that_is_not_installed_is_told_with_what_installs_it(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wardgate.ray_options.find_spec", lambda _: None)
+    monkeypatch.setattr("wardgate.eval_errors.find_spec", lambda _: None)
     arguments = ("--data", data, "--out", tmp_path / "out", "--executor", "ray")
     result = invoke(*arguments)
     assert result.exit_code == 1

@@ -1,18 +1,38 @@
-"""Options of commands that measure a running service or a guard model of others."""
+"""Options of `wardgate eval run` that name what is measured, and which of them go together.
+
+That is a model of this process or of the workers of a Ray cluster, a guard model of others, or a
+running service.
+"""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated
+from enum import StrEnum
+from typing import Annotated
 
 import typer
 
-from wardgate.environment import remote_api_key
-from wardgate.eval_errors import print_eval_error
-from wardgate.output import FAILED
 
-if TYPE_CHECKING:
-    from evals.categories import Categories
-    from evals.service_run import Address
+class Executor(StrEnum):
+    """Where a run computes."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+ExecutorOption = Annotated[
+    Executor,
+    typer.Option(help="local computes in this process; ray on the workers of a Ray cluster."),
+]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="The Ray cluster to join, or auto for the one that this machine is a node of;"
+        " without it one is started here.",
+    ),
+]
+WorkersOption = Annotated[
+    int, typer.Option(min=1, help="Processes on Ray, each with a model of its own.")
+]
 
 ServiceOption = Annotated[
     str | None,
@@ -56,30 +76,35 @@ WeightsOption = Annotated[
 _OF_OUR_MODEL = ("model", "image_model", "calibration", "raw_text", "executor")
 _OF_A_PROCESS = ("dtype", "device", "threads")
 _OF_A_SERVICE = ("connections", "timeout")
+_OF_RAY = ("ray_address", "workers")
 
 
-def check_options(context: typer.Context, *, service: bool, guard: bool) -> None:
+def check_options(
+    context: typer.Context, *, service: bool, guard: bool, executor: Executor
+) -> None:
     """Raises `BadParameter`: an option is given that would change nothing, or one is missing."""
     if service and guard:
         raise typer.BadParameter("a run measures one or the other", param_hint="--service, --guard")
     if service:
-        refuse_given(
+        _refuse_given(
             context, (*_OF_OUR_MODEL, *_OF_A_PROCESS, "weights"), "is the service's own affair"
         )
     elif guard:
-        refuse_given(
+        _refuse_given(
             context, _OF_OUR_MODEL, "is for models that judge by our prompts, and not guards"
         )
-        refuse_given(context, _OF_A_SERVICE, "needs --service")
+        _refuse_given(context, _OF_A_SERVICE, "needs --service")
         if not _is_given(context, "weights"):
             raise typer.BadParameter("needs --weights", param_hint="--guard")
     else:
-        refuse_given(context, _OF_A_SERVICE, "needs --service")
-        refuse_given(context, ("categories",), "needs --service or --guard")
-        refuse_given(context, ("weights",), "needs --guard")
+        _refuse_given(context, _OF_A_SERVICE, "needs --service")
+        _refuse_given(context, ("categories",), "needs --service or --guard")
+        _refuse_given(context, ("weights",), "needs --guard")
+    if executor is Executor.LOCAL:
+        _refuse_given(context, _OF_RAY, "needs --executor ray")
 
 
-def refuse_given(context: typer.Context, names: Sequence[str], problem: str) -> None:
+def _refuse_given(context: typer.Context, names: Sequence[str], problem: str) -> None:
     """Raises `BadParameter`: one of these options is given."""
     for name in names:
         if _is_given(context, name):
@@ -89,38 +114,3 @@ def refuse_given(context: typer.Context, names: Sequence[str], problem: str) -> 
 def _is_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def service_address(
-    url: str,
-    categories: "Categories | None",
-    *,
-    connections: int,
-    timeout_s: float,
-    as_json: bool,
-) -> "Address":
-    """Where the service is. Ends the command where the extra 'client' is not installed.
-
-    Raises:
-        BadParameter: the URL is none.
-    """
-    if find_spec("httpx") is None:
-        print_eval_error(
-            "extra_missing",
-            "a service is asked with httpx: pip install 'wardgate[client]'",
-            as_json=as_json,
-        )
-        raise typer.Exit(FAILED)
-    from evals.answers import CategoryApi, WardgateApi
-    from evals.service_run import Address
-
-    try:
-        return Address.of(
-            url,
-            WardgateApi() if categories is None else CategoryApi(categories),
-            api_key=remote_api_key(),
-            connections=connections,
-            timeout_s=timeout_s,
-        )
-    except ValueError as exc:
-        raise typer.BadParameter(str(exc), param_hint="--service") from exc
