@@ -138,17 +138,22 @@ def test_a_record_that_kills_is_tried_three_times_and_named_when_all_others_are_
     tmp_path: Path,
 ) -> None:
     records = some_records(20)
-    records[5] = records[5].model_copy(update={"text": f"this {KILLS}"})
+    # six deaths of two workers, so that one of them loads four times or more
+    for number in (5, 13):
+        records[number] = records[number].model_copy(update={"text": f"{number} {KILLS}"})
     data = write_records(tmp_path / "data.jsonl", records)
     calls, out = tmp_path / "calls", tmp_path / "out"
     run = begin(data, out, calls)
     assert run.end() == 1
     printed = run.log.read_text()
     assert re.search(
-        r"error: 3 workers died of each batch .*: r-004, r-005, r-006, r-007;", printed
+        r"error: 3 workers died of each batch .*: r-004, r-005, r-006, r-007, r-012, .* r-015;",
+        printed,
     )
-    assert sum(KILLS in text for text in calls_in(calls)) == 3
-    assert sorted(ids_in(out)) == [f"r-{i:03}" for i in range(20) if i not in (4, 5, 6, 7)]
+    assert sorted(text for text in calls_in(calls) if KILLS in text) == [
+        f"{number} {KILLS}" for number in (13, 13, 13, 5, 5, 5)
+    ]
+    assert sorted(ids_in(out)) == [f"r-{i:03}" for i in range(20) if i // BATCH not in (1, 3)]
     assert not (out / SUMMARY).exists()
 
 
@@ -168,6 +173,19 @@ def test_workers_that_are_not_alike_are_refused(data: Path, tmp_path: Path) -> N
     printed = run.log.read_text()
     assert re.search(r'has .*model\.revision "[23]" where this command has "1"; install', printed)
     assert ids_in(tmp_path / "out") == []
+
+
+def test_a_worker_that_dies_at_every_load_ends_the_run(data: Path, tmp_path: Path) -> None:
+    openings = tmp_path / "openings"
+    out, calls = tmp_path / "out", tmp_path / "calls"
+    run = begin(data, out, calls, "--openings", openings, "--once", "--workers", 1)
+    assert run.end() == 1
+    assert re.search(
+        r"error: the worker on .* died 3 times while it loaded the model; .* --workers; what is",
+        run.log.read_text(),
+    )
+    assert openings.read_text().count("one") == 1 + 3
+    assert ids_in(out) == []
 
 
 @pytest.mark.model
