@@ -109,6 +109,7 @@ def test_a_killed_worker_costs_its_batch_and_changes_nothing(
     workers[0].send_signal(signal.SIGKILL)
     assert run.end() == 0
     assert results_of(out) == results_of(local)
+    assert len(ids_in(out)) == NUM_RECORDS
     assert NUM_RECORDS < len(calls_in(calls)) <= NUM_RECORDS + BATCH
 
 
@@ -129,6 +130,7 @@ def test_a_killed_driver_takes_its_workers_along_and_either_executor_goes_on(
     calls.unlink()
     assert begin(data, out, calls).end() == 0
     assert results_of(out) == results_of(local)
+    assert len(ids_in(out)) == NUM_RECORDS
     assert len(calls_in(calls)) == NUM_RECORDS - len(done) // BATCH * BATCH
     run_plan(scripted_moderator(tmp_path / "here-calls"), plan_for(data, here))
     assert results_of(here) == results_of(local)
@@ -138,22 +140,18 @@ def test_a_record_that_kills_is_tried_three_times_and_named_when_all_others_are_
     tmp_path: Path,
 ) -> None:
     records = some_records(20)
-    # six deaths of two workers, so that one of them loads four times or more
-    for number in (5, 13):
-        records[number] = records[number].model_copy(update={"text": f"{number} {KILLS}"})
+    records[5] = records[5].model_copy(update={"text": f"this {KILLS}"})
     data = write_records(tmp_path / "data.jsonl", records)
     calls, out = tmp_path / "calls", tmp_path / "out"
-    run = begin(data, out, calls)
+    # one worker, that loads four times and must not be taken for one that dies of loading
+    run = begin(data, out, calls, "--workers", 1)
     assert run.end() == 1
     printed = run.log.read_text()
     assert re.search(
-        r"error: 3 workers died of each batch .*: r-004, r-005, r-006, r-007, r-012, .* r-015;",
-        printed,
+        r"error: 3 workers died of each batch .*: r-004, r-005, r-006, r-007;", printed
     )
-    assert sorted(text for text in calls_in(calls) if KILLS in text) == [
-        f"{number} {KILLS}" for number in (13, 13, 13, 5, 5, 5)
-    ]
-    assert sorted(ids_in(out)) == [f"r-{i:03}" for i in range(20) if i // BATCH not in (1, 3)]
+    assert sum(KILLS in text for text in calls_in(calls)) == 3
+    assert sorted(ids_in(out)) == [f"r-{i:03}" for i in range(20) if i not in (4, 5, 6, 7)]
     assert not (out / SUMMARY).exists()
 
 

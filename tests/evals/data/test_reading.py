@@ -27,6 +27,15 @@ def test_every_format_gives_the_same_records(tmp_path: Path, ending: str) -> Non
     assert len({record.id for record in records}) == 3
 
 
+def test_a_name_in_capitals_and_a_text_of_any_length_are_read(tmp_path: Path) -> None:
+    long = "word " * 40_000
+    [record] = read(
+        write_table(tmp_path / "a.csv", [{"words": long, "bad": 1}]).rename(tmp_path / "A.CSV"),
+        adapter(tmp_path),
+    )
+    assert record.text == long
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "parquet", "arrow"])
 def test_a_path_into_an_object_is_a_column_though_names_have_dots(
     tmp_path: Path, ending: str
@@ -195,6 +204,7 @@ def test_a_wrong_path_into_an_object_is_wrong_though_the_object_is_there(tmp_pat
             r"found dict; .* such as 'words\.PART'",
         ),
         ("a.jsonl", '{"words": ["secret"], "bad": 1}\n', "should hold a text; found list"),
+        ("a.jsonl", '{"words": true, "bad": 1}\n', "should hold a text; found bool"),
         ("a.json", '{"words": "x"}', "a.json: expected a list of objects, found dict"),
         ("a.json", '[{"words": "x", "bad": 1}, 3]', "a.json: row 2: expected a JSON object"),
         ("a.parquet", "PAR1 not really", "a.parquet: cannot be read as Parquet"),
