@@ -35,6 +35,7 @@ pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).parents[2]
 NUM_RECORDS = 60
+TIMEOUT_S = 400
 
 
 class Run:
@@ -63,11 +64,11 @@ class Run:
             assert self.process.poll() is None, self.log.read_text()
             return self._journal.exists() and self._journal.read_bytes().count(b"\n") >= num_done
 
-        wait_until(is_done, timeout_s=240)
+        wait_until(is_done, timeout_s=TIMEOUT_S)
 
     def end(self) -> int:
         """Its exit code."""
-        code = self.process.wait(timeout=240)
+        code = self.process.wait(timeout=TIMEOUT_S)
         print(self.log.read_text())
         return code
 
