@@ -90,6 +90,12 @@ def test_values_are_compared_as_texts_and_what_is_not_named_is_unknown(
     }
 
 
+def test_a_number_is_the_same_value_whole_or_with_a_point(tmp_path: Path) -> None:
+    rows = [{"words": "x", "bad": value} for value in (1.0, 0.0, 0.5)]
+    found = read(write_table(tmp_path / "a.parquet", rows), adapter(tmp_path))
+    assert [record.labels for record in found] == [{"any_harm": True}, {"any_harm": False}, {}]
+
+
 def test_of_several_values_each_counts_and_a_violation_wins(tmp_path: Path) -> None:
     values = {"a": {"violence": True}, "b": {"violence": False, "self_harm": True}}
     rules = [{"column": "kinds", "separator": ";", "values": values}]
