@@ -57,7 +57,7 @@ class Effect:
     partial: int
     """Records of which a part was not judged that were judged in full clean."""
     partial_clean: int
-    """Records of which a part was not judged clean: what is said of them is said of the rest."""
+    """Records of which a part was not judged clean: the numbers say nothing of it."""
     reason: str | None
     """Why numbers, or the interval, are missing."""
 

@@ -175,7 +175,7 @@ class _Tries:
         return self._begun[what]
 
     def end(self, what: str) -> None:
-        del self._begun[what]
+        self._begun.pop(what, None)  # a counter that was started again knows of nothing
 
 
 class _Worker:
