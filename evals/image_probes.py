@@ -15,6 +15,9 @@ from evals.data.images import StoredImage
 from moderation.errors import ContentError
 from moderation.media.images import ImageLimits, open_image
 
+_SMALLEST = 200
+"""Pixels of the shorter side: in a smaller picture people can hardly read words."""
+
 ImageChange = Callable[[random.Random, Image.Image], Image.Image]
 """Makes another picture of an upright RGB picture; all chance comes from the generator."""
 
@@ -46,8 +49,9 @@ def changed_image(image: StoredImage, change: ImageChange, seed: str) -> StoredI
 
 
 def resized(_rng: random.Random, image: Image.Image) -> Image.Image:
-    """To a third of each side."""
-    return image.resize((max(16, image.width // 3), max(16, image.height // 3)))
+    """To a third of each side, but to no less than 200 pixels."""
+    scale = min(1.0, max(1 / 3, _SMALLEST / min(image.size)))
+    return image.resize((round(image.width * scale), round(image.height * scale)))
 
 
 def compressed(_rng: random.Random, image: Image.Image) -> Image.Image:
@@ -70,12 +74,12 @@ def rotated(rng: random.Random, image: Image.Image) -> Image.Image:
     return image.rotate(angle, Image.Resampling.BICUBIC, expand=True, fillcolor=(128, 128, 128))
 
 
-def overlaid(rng: random.Random, image: Image.Image) -> Image.Image:
-    """With harmless words over its lower edge."""
+def captioned(rng: random.Random, image: Image.Image) -> Image.Image:
+    """With harmless words on a strip below it: over a meme they would hide its own."""
     size = max(8, image.height // 12)
     words = rng.choice(("Happy birthday!", "Greetings from the lake", "Summer sale"))
-    draw = ImageDraw.Draw(image)
-    at = (size // 2, image.height - 2 * size)
-    font = ImageFont.load_default(size)
-    draw.text(at, words, "white", font, stroke_width=max(1, size // 10), stroke_fill="black")
-    return image
+    with_strip = Image.new("RGB", (image.width, image.height + 2 * size), "black")
+    with_strip.paste(image)
+    at = (size // 2, image.height + size // 3)
+    ImageDraw.Draw(with_strip).text(at, words, "white", ImageFont.load_default(size))
+    return with_strip

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from evals.errors import RunError
 
-V = TypeVar("V", int, bytes)
+V = TypeVar("V", int, str, bytes)
 
 
 class OnDisk(Generic[V]):

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from evals.metrics import Bools, Floats, Interval, au_prc, count
 from evals.probes import Probe
 from evals.resampling import au_prc_change
+from evals.results import MIN_FOR_BOOTSTRAP, few_for_bootstrap, missing_reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +55,11 @@ class Effect:
     unscorable: int
     """Records that were scored clean and cannot be scored as the probe changes them."""
     partial: int
-    """Records of which a part was not judged."""
+    """Records of which a part was not judged that were judged in full clean."""
+    partial_clean: int
+    """Records of which a part was not judged clean: the numbers say nothing of it."""
     reason: str | None
-    """Why numbers are missing."""
+    """Why numbers, or the interval, are missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,22 +138,22 @@ def _effect(pairs: pl.DataFrame, seed: int) -> Effect:
     rows = could.drop_nulls("calibrated_probed")
     labels: Bools = rows["label"].to_numpy().astype(np.bool_)
     clean, probed = _floats(rows["calibrated"]), _floats(rows["calibrated_probed"])
+    num_pos, num_neg = int(labels.sum()), int((~labels).sum())
     was, is_now = _bools(rows["violates"]), _bools(rows["violates_probed"])
     before, after = count(labels, was), count(labels, is_now)
     au_prc_clean, au_prc_probed = au_prc(labels, clean), au_prc(labels, probed)
     change, interval, reason = None, None, None
     if au_prc_clean is not None and au_prc_probed is not None:
         change = au_prc_probed - au_prc_clean
-        interval = au_prc_change(labels, clean, probed, seed=seed)
+        if min(num_pos, num_neg) >= MIN_FOR_BOOTSTRAP:
+            interval = au_prc_change(labels, clean, probed, seed=seed)
+        else:
+            reason = few_for_bootstrap(num_pos, num_neg)
     else:
-        num_pos = int(labels.sum())
-        reason = (
-            "AU-PRC needs positives and negatives; found"
-            f" {num_pos} positives and {len(labels) - num_pos} negatives"
-        )
+        reason = f"AU-PRC {missing_reason('au_prc', num_pos, num_neg)}"
     return Effect(
         n=len(labels),
-        positives=int(labels.sum()),
+        positives=num_pos,
         au_prc_clean=au_prc_clean,
         au_prc_probed=au_prc_probed,
         au_prc_change=change,
@@ -164,7 +167,8 @@ def _effect(pairs: pl.DataFrame, seed: int) -> Effect:
         mean_drop_positives=_mean((clean - probed)[labels]),
         mean_drop_negatives=_mean((clean - probed)[~labels]),
         unscorable=len(could) - len(rows),
-        partial=len(rows.filter(coverage_probed="partial")),
+        partial=len(rows.filter(coverage="scored", coverage_probed="partial")),
+        partial_clean=len(rows.filter(coverage="partial")),
         reason=reason,
     )
 

@@ -17,6 +17,7 @@ from evals.run import Progress, Workload, run_in_turn
 from evals.tasks import Tasks
 from moderation.moderator import Moderator
 
+_ABOUT = ("data", "model", "policy_set", "labels_left_out", "calibrated")
 CLEAN = "clean"
 """Folder of the run of the texts as they are."""
 
@@ -78,7 +79,7 @@ def run_probes(
         for probe, frame, each in zip(probes, frames[1:], workloads[1:], strict=True)
     ]
     about = {
-        **{key: results[0].summary[key] for key in ("data", "model", "policy_set", "calibrated")},
+        **{key: results[0].summary[key] for key in _ABOUT},
         "normalised": moderator.normalise,
         "records": len(clean.tasks),
         "sample": workload.plan.sample,

@@ -7,6 +7,7 @@ from rich.console import Group
 from rich.table import Table
 
 from evals.probe_report import Effect, ProbeReport
+from evals.table import left_out_labels
 
 _HEADS = (
     "probe", "n", "AU-PRC", "change [95%]", "recall", "FPR", "now\npass", "now\nflagged", "drop",
@@ -54,9 +55,10 @@ def _title(report: ProbeReport) -> str:
 def _rows(report: ProbeReport, policy_id: str) -> Iterator[list[str]]:
     effects = report.effects[policy_id]
 
-    def badly(name: str) -> float:
-        change = effects[name].au_prc_change
-        return math.inf if change is None else change
+    def badly(name: str) -> tuple[float, float]:
+        effect = effects[name]
+        change = math.inf if effect.au_prc_change is None else effect.au_prc_change
+        return change, -(effect.mean_drop_positives or 0.0)
 
     for name in sorted(effects, key=badly):
         yield [name, *_cells(effects[name])]
@@ -65,10 +67,10 @@ def _rows(report: ProbeReport, policy_id: str) -> Iterator[list[str]]:
 
 
 def _cells(effect: Effect) -> list[str]:
-    change = "-"
-    if effect.au_prc_change is not None and effect.au_prc_change_ci95 is not None:
+    change = "-" if effect.au_prc_change is None else f"{effect.au_prc_change:+.3f}"
+    if effect.au_prc_change_ci95 is not None:
         low, high = effect.au_prc_change_ci95
-        change = f"{effect.au_prc_change:+.3f} [{low:+.3f}, {high:+.3f}]"
+        change += f" [{low:+.3f}, {high:+.3f}]"
     return [
         str(effect.n),
         _both(effect.au_prc_clean, effect.au_prc_probed),
@@ -95,6 +97,16 @@ def _notes(report: ProbeReport) -> Iterator[str]:
     )
     if left := [f"{name} {number}" for name, number in report.unchanged.items() if number]:
         yield f"Records that a probe leaves as they are: {', '.join(left)}."
+    most = {
+        policy_id: max((each.partial_clean for each in effects.values()), default=0)
+        for policy_id, effects in report.effects.items()
+    }
+    if partly := [f"{policy_id} {number}" for policy_id, number in most.items() if number]:
+        yield (
+            "Records of which a part was not judged even as they are, so that the numbers say"
+            f" nothing of it: {', '.join(partly)}."
+        )
+    yield from left_out_labels(about)
     if not about["normalised"]:
         yield "Texts were scored only as they are, not in their normal form as well."
     if not about["calibrated"]:

@@ -14,10 +14,10 @@ from itertools import groupby
 
 from evals.image_probes import (
     ImageChange,
+    captioned,
     changed_image,
     compressed,
     cropped,
-    overlaid,
     resized,
     rotated,
 )
@@ -384,11 +384,11 @@ def _same_text(_rng: random.Random, text: str) -> str:
 IMAGE_PROBES: dict[str, Probe] = {
     name: Probe(name=name, what=what, change=_same_text, image_change=change)
     for name, what, change in (
-        ("image_resize", "a third of each side", resized),
+        ("image_resize", "a third of each side, down to 200 pixels", resized),
         ("image_jpeg", "JPEG of quality 15", compressed),
         ("image_crop", "nine tenths of each side, anywhere", cropped),
         ("image_rotate", "turned by 10 degrees", rotated),
-        ("image_text", "harmless words over the lower edge", overlaid),
+        ("image_text", "harmless words on a strip below", captioned),
     )
 }
 """All probes of images by name."""

@@ -2,7 +2,8 @@
 
 The driver reads the data and alone writes the journal. Workers get the batches of a run in one
 process, so that their scores are the same to the last digit on processors of one kind. Ray Data
-starts dead workers again; how often a batch may kill its worker is counted here.
+starts dead workers again without end; how often a batch may kill its worker, and how often a worker
+may die of its own model, is counted here.
 """
 
 import logging
@@ -32,7 +33,7 @@ from moderation.moderator import Moderator
 from policies import PolicySet
 
 TRIES = 3
-"""Of a batch whose worker dies, before it is left out."""
+"""Of a batch whose worker dies, before it is left out; and of loading, before the run ends."""
 MAX_LEFT_OUT = 8
 """Batches; one more ends the run, as that many are no fault of single records."""
 
@@ -164,14 +165,18 @@ class Answer(BaseModel):
 
 
 class _Tries:
-    """Counts how often each batch was begun: a worker that dies cannot say so."""
+    """Counts how often each batch, or each worker's loading, was begun: a worker that dies cannot
+    say so."""
 
     def __init__(self) -> None:
         self._begun: dict[str, int] = {}
 
-    def begin(self, batch: str) -> int:
-        self._begun[batch] = self._begun.get(batch, 0) + 1
-        return self._begun[batch]
+    def begin(self, what: str) -> int:
+        self._begun[what] = self._begun.get(what, 0) + 1
+        return self._begun[what]
+
+    def end(self, what: str) -> None:
+        self._begun.pop(what, None)  # a counter that was started again knows of nothing
 
 
 class _Worker:
@@ -182,6 +187,14 @@ class _Worker:
     ) -> None:
         self._tries = tries
         self._policy_set = workload.plan.policy_set
+        # a worker that is started again keeps its name
+        loading = f"loading by {ray.get_runtime_context().get_actor_id()}"
+        if ray.get(tries.begin.remote(loading)) > TRIES:
+            self._subject: InProcess | str = (
+                f"{_here()} died {TRIES} times while it loaded the model; make sure that each node"
+                " has memory for all of its workers, or take fewer --workers"
+            )
+            return
         self._subject = _opened(open_moderator, workload)
         if isinstance(self._subject, InProcess):
             here, wanted = (
@@ -194,6 +207,7 @@ class _Worker:
                     f"{_here()} has {'; '.join(differences(here, wanted))}; install the same on"
                     " every node"
                 )
+        ray.get(tries.end.remote(loading))
 
     def __call__(self, block: dict[str, Any]) -> dict[str, Any]:
         answer = self._answer(pickle.loads(block["tasks"][0])).model_dump_json()

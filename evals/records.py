@@ -66,6 +66,12 @@ class Record(BaseModel):
         return Surface.RESPONSE if self.role == "model" else Surface.PROMPT
 
     @property
+    def in_words(self) -> str:
+        """What is judged, for people: the text, and where an image lies."""
+        places = [f"[image {self.image.place}]"] if self.image is not None else []
+        return " ".join([self.text, *places] if self.text else places)
+
+    @property
     def content_hash(self) -> str:
         """Of what is judged and what it answers: the first 16 hex digits of a sha256."""
         judged = [self.role, self.prompt, self.text]

@@ -1,5 +1,8 @@
 """The summary of a run as a table for people."""
 
+from collections.abc import Iterator, Mapping
+
+from pydantic import JsonValue
 from rich.table import Table
 
 from evals.results import Results
@@ -37,6 +40,19 @@ def summary_table(results: Results) -> Table:
     return table
 
 
+def left_out_labels(summary: Mapping[str, JsonValue]) -> Iterator[str]:
+    """A line for each reason why labels are in no number."""
+    left_out = summary["labels_left_out"]
+    assert isinstance(left_out, dict)
+    for key, what in (
+        ("not_in_policy_set", "labels left out (not in the policy set)"),
+        ("no_definition_for_surface", "labels left out (the policy has no words for the surface)"),
+    ):
+        counts = left_out[key]
+        if isinstance(counts, dict) and counts:
+            yield f"{what}: {', '.join(f'{name} {n}' for name, n in counts.items())}"
+
+
 def _cell(value: object, interval: object) -> str:
     if not isinstance(value, float):
         return "-"
@@ -50,15 +66,7 @@ def _cell(value: object, interval: object) -> str:
 def _caption(results: Results) -> str:
     summary = results.summary
     lines = ["F1, recall and FPR at the threshold of the policy set; ± half of a 95% interval."]
-    left_out = summary["labels_left_out"]
-    assert isinstance(left_out, dict)
-    for key, what in (
-        ("not_in_policy_set", "labels left out (not in the policy set)"),
-        ("no_definition_for_surface", "labels left out (the policy has no words for the surface)"),
-    ):
-        counts = left_out[key]
-        if isinstance(counts, dict) and counts:
-            lines.append(f"{what}: {', '.join(f'{name} {n}' for name, n in counts.items())}")
+    lines += left_out_labels(summary)
     if summary["unscorable_records"]:
         lines.append(
             f"{summary['unscorable_records']} records could not be scored and count nowhere;"

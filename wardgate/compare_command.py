@@ -96,7 +96,7 @@ def compare(
                 sliced[name][value] = compare_rows(members, seed=seed)
                 done()
     changed = flipped(rows)
-    texts = {record.id: record.text for record in records} if show_text else {}
+    texts = {record.id: record.in_words for record in records} if show_text else {}
     listed = [_flip(row, texts) for row in changed.head(flips).to_dicts()]
     if as_json:
         print_json(

@@ -87,6 +87,8 @@ def data(
     console.print(_labels(found))
     for name, counts in _counts(found).items():
         console.print(f"{name}: {_shown(counts)}", markup=False, soft_wrap=True)
+    if len(tally.files) > 1:
+        console.print(f"files: {_shown(tally.files)}", markup=False, soft_wrap=True)
     console.print(
         f"copies: {found.duplicates} records have the content of an earlier one;"
         f" {found.contradictions} of them other labels"
@@ -136,6 +138,7 @@ def _counts(found: "Overview") -> dict[str, Counter[str]]:
 def _json(found: "Overview", tally: "Tally") -> dict[str, object]:
     return {
         "records": found.records,
+        "files": {**tally.files},
         "unlabelled": found.unlabelled,
         "rows_left_out": tally.skipped,
         "policies": {policy: asdict(count) for policy, count in found.policies.items()},

@@ -41,7 +41,7 @@ def listed_flips(
     """The largest changes of score among the verdicts that change, with the texts of `show`."""
     from evals.compare import flipped
 
-    text_of = {(texts.name, record.id): record.text for texts in show for record in texts.records}
+    text_of = {(each.name, record.id): record.in_words for each in show for record in each.records}
     listed = []
     for row in flipped(rows).head(most).to_dicts():
         flip = {

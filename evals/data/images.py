@@ -22,6 +22,11 @@ class StoredImage:
     sha256: str
     """Of its bytes when the data was read, in hex."""
 
+    @property
+    def place(self) -> str:
+        """For people."""
+        return str(self.path) if self.column is None else f"{self.path}: row {self.row + 1}"
+
     def read(self) -> bytes:
         """The bytes. Raises `RecordError` when they cannot be read or have changed."""
         if self.column is None:
@@ -30,8 +35,8 @@ class StoredImage:
             data = _bytes_in(read_cell(self.path, self.column, self.row)) or b""
         if hashlib.sha256(data).hexdigest() != self.sha256:
             raise RecordError(
-                f"{self.path}: its image{f' in row {self.row + 1}' if self.column else ''} has"
-                " changed since the data was read; run the same command again"
+                f"{self.place}: its image has changed since the data was read; run the same"
+                " command again"
             )
         return data
 

@@ -21,7 +21,10 @@ from evals.records import Record, file_sha256, iter_records, problem_in
 
 @dataclass(slots=True)
 class Tally:
-    """What of the rows is in no record."""
+    """What the records do not say: where they stand, and what of the rows is in none."""
+
+    files: Counter[str] = field(default_factory=Counter)
+    """Records by file; of images, all of the folder."""
 
     skipped: int = 0
     """Rows that the adapter leaves out."""
@@ -48,7 +51,7 @@ def read_data(
     Args:
         data: JSONL of the own format where there is no adapter; else whatever `read_rows` reads.
         adapter: says what the columns mean.
-        tally: counts what is left out.
+        tally: counts records by file, and what is left out.
 
     Raises:
         RecordError: unreadable, a broken row, an id twice, or no record at all.
@@ -82,7 +85,7 @@ def data_sha256(data: Path) -> str:
 def _adapted(data: Path, adapter: Adapter, tally: Tally) -> Iterator[Record]:
     missing = {*adapter.used_columns}
     seen: dict[str, None] = {}  # in order
-    numbers = OnDisk[int]()
+    place_of = OnDisk[str]()
     table: _Table | None = None
     num_records = 0
     for row in read_rows(data, files=adapter.files, columns=adapter.used_columns):
@@ -98,12 +101,13 @@ def _adapted(data: Path, adapter: Adapter, tally: Tally) -> Iterator[Record]:
             tally.skipped += 1
             continue
         record = _record(row, adapter, table, tally)
-        if adapter.columns.id is not None and not numbers.add(record.id, row.number):
+        if adapter.columns.id is not None and not place_of.add(record.id, row.place):
             raise RecordError(
-                f"{row.place}: the id {record.id!r} already stands in {row.unit}"
-                f" {numbers.get(record.id)}; ids must be unique"
+                f"{row.place}: the id {record.id!r} already stands in"
+                f" {place_of.get(record.id)}; ids must be unique"
             )
         num_records += 1
+        tally.files[table.name] += 1
         yield record
     if missing and table is not None:
         raise _no_column(str(data), missing, seen)
@@ -179,8 +183,12 @@ def _text(row: Row, column: str) -> str | None:
     if found is None or found == "":
         return None
     if isinstance(found, bool) or not isinstance(found, str | int):
+        inside = (
+            f"; its parts are columns such as '{column}.PART'" if isinstance(found, dict) else ""
+        )
         raise RecordError(
-            f"{row.place}: the column {column!r} should hold a text; found {type(found).__name__}"
+            f"{row.place}: the column {column!r} should hold a text; found"
+            f" {type(found).__name__}{inside}"
         )
     return str(found)
 

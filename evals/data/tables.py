@@ -197,6 +197,13 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             header = next(reader, [])
             if twice := sorted({name for name in header if header.count(name) > 1}):
                 raise RecordError(f"{path}:1: the column {twice[0]!r} stands twice")
+            if not header or (len(header) == 1 and {";", "\t"} & {*header[0]}):
+                found = repr(header[0]) if header else "empty"
+                between = "commas" if delimiter == "," else "tabs"
+                raise RecordError(
+                    f"{path}:1: the first line is {found}; expected the names of columns with"
+                    f" {between} between them"
+                )
             number = reader.line_num + 1
             for cells in reader:
                 if cells and len(cells) != len(header):
@@ -211,7 +218,9 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         except csv.Error as exc:
             raise RecordError(f"{path}:{number}: is not CSV: {exc}") from exc
         except UnicodeDecodeError as exc:
-            raise RecordError(f"{path}:{number}: is not UTF-8 from about here on") from exc
+            raise RecordError(
+                f"{path}:{number}: is not UTF-8 from about here on; save the file as UTF-8"
+            ) from exc
 
 
 def _object_row(path: Path, number: int, value: object, unit: Literal["line", "row"]) -> Row:
@@ -225,9 +234,11 @@ def _json(data: bytes, place: str, expected: str) -> object:
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys)
     except ValueError as exc:  # a bad encoding, bad JSON or a repeated key
-        problem = exc.msg if isinstance(exc, json.JSONDecodeError) else str(exc)
-        if isinstance(exc, UnicodeDecodeError):
-            problem = f"not UTF-8 at byte {exc.start}"
+        problem = str(exc)
+        if isinstance(exc, json.JSONDecodeError):
+            problem = f"{exc.msg} (character {exc.pos + 1})"
+        elif isinstance(exc, UnicodeDecodeError):
+            problem = f"not UTF-8 at byte {exc.start}; save the file as UTF-8"
         raise RecordError(f"{place}: is not {expected}: {problem}") from exc
     except RecursionError as exc:
         raise RecordError(f"{place}: is nested too deeply") from exc

@@ -154,7 +154,7 @@ def _mistakes(
                 lang=row["lang"],
                 source=row["source"],
                 licence=record.licence if record else None,
-                text=shown.text if shown else None,
+                text=shown.in_words if shown else None,
                 prompt=shown.prompt if shown else None,
             )
         )

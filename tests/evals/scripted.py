@@ -61,11 +61,14 @@ class ScriptedEngine(OneByOne):
         self._calls = calls
         self._delay_s = delay_s
         self._stops = stops
+        self._has_read_policies = False
         self._tokenizer = SafeTokenizer(small_tokenizer_json())
 
     def answer(self, prompt: JudgePrompt) -> list[float]:
         text = self._tokenizer.decode(list(prompt.prefix)).rpartition("\n")[2]
-        if text != HELLO:  # of no record
+        if text == HELLO:
+            self._has_read_policies = True
+        else:
             with self._calls.open("a") as calls:
                 calls.write(json.dumps(text) + "\n")
         time.sleep(self._delay_s)
@@ -75,7 +78,9 @@ class ScriptedEngine(OneByOne):
             raise Unscorable("the model answered with a number that is no probability (NaN)")
         if ENDS_THE_ENGINE in text and self._stops:
             raise EngineStopped("the worker died")
-        return [self._score(prompt.prefix + leaf) for leaf in prompt.leaves]
+        # as the last digits of a real one depend on what was computed before
+        cold = () if self._has_read_policies else (0,)
+        return [self._score((*prompt.prefix, *leaf, *cold)) for leaf in prompt.leaves]
 
     @staticmethod
     def _score(ids: Sequence[int]) -> float:

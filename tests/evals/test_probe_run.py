@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ ABOUT: dict[str, JsonValue] = {
     "data": "d.jsonl",
     "model": "m",
     "policy_set": "all",
+    "labels_left_out": {"not_in_policy_set": {}, "no_definition_for_surface": {"harassment": 3}},
     "calibrated": True,
     "normalised": True,
     "records": 4,
@@ -176,14 +178,42 @@ def test_the_numbers_of_an_effect_are_those_worked_out_by_hand() -> None:
     # by falling score: a positive, a negative, a negative, a positive
     assert effect.au_prc_probed == pytest.approx((1 + 2 / 4) / 2)
     assert effect.au_prc_change == pytest.approx(-0.25)
-    assert effect.au_prc_change_ci95 is not None
-    assert effect.au_prc_change_ci95[0] <= -0.25 <= effect.au_prc_change_ci95[1]
     assert (effect.recall_clean, effect.recall_probed) == (1.0, 0.5)
     assert (effect.fpr_clean, effect.fpr_probed) == (0.5, 0.5)
     assert (effect.now_pass, effect.now_flagged) == (2, 1)
     assert effect.mean_drop_positives == pytest.approx((0.7 - 0.1) / 2)
     assert effect.mean_drop_negatives == pytest.approx((0.4 - 0.5) / 2)
-    assert (effect.unscorable, effect.reason) == (0, None)
+    assert effect.unscorable == 0
+    assert effect.au_prc_change_ci95 is None
+    assert effect.reason is not None
+    assert effect.reason.endswith("found 2 positives and 2 negatives")
+
+
+def test_a_change_has_an_interval_from_thirty_of_each_on() -> None:
+    labels = [True, False] * 30
+    clean = [0.9 if label else 0.1 for label in labels]
+    after = [0.05 if n % 10 == 0 else score for n, score in enumerate(clean)]
+    effect = effect_of(labels, clean, after)
+    assert effect.reason is None
+    assert effect.au_prc_change is not None
+    assert effect.au_prc_change_ci95 is not None
+    low, high = effect.au_prc_change_ci95
+    assert low < effect.au_prc_change < high < 0.0
+    assert effect_of(labels[1:], clean[1:], after[1:]).au_prc_change_ci95 is None
+
+
+def test_only_what_the_probe_leaves_unjudged_is_counted_with_it() -> None:
+    clean = frame([True, False, True], [0.9, 0.2, 0.8])
+    after = frame([True, False, True], [0.9, 0.2, 0.8])
+    clean = clean.with_columns(coverage=pl.Series(["partial", "scored", "scored"]))
+    after = after.with_columns(coverage=pl.Series(["partial", "partial", "scored"]))
+    scores = ProbeScores(probe=PROBES["base64"], scores=after, unchanged=0)
+    report = report_of(clean, [scores], seed=0, about={**ABOUT})
+    effect = report.effects[POLICY]["base64"]
+    assert (effect.partial, effect.partial_clean) == (1, 1)
+    shown = probe_markdown(report)
+    assert re.search(r"\| base64 .* \| 1 \|\n", shown)
+    assert f"as they are, so that the numbers say nothing of it: {POLICY} 1." in shown
 
 
 def test_a_record_that_only_the_probe_makes_unscorable_is_counted_and_in_no_number() -> None:
@@ -204,6 +234,18 @@ def test_numbers_that_do_not_exist_are_null_and_have_a_reason() -> None:
     json.dumps(report.as_json(), allow_nan=False)
 
 
+def test_of_equal_changes_the_larger_drop_comes_first() -> None:
+    labels, clean = [True, False], [0.9, 0.2]
+    found = [
+        ProbeScores(probe=PROBES[name], scores=frame(labels, after), unchanged=0)
+        for name, after in (("story", [0.85, 0.2]), ("base64", [0.3, 0.2]), ("typos", [0.9, 0.2]))
+    ]
+    report = report_of(frame(labels, clean), found, seed=0, about={**ABOUT})
+    assert re.findall(r"^\| (\w+) \| 2", probe_markdown(report), re.MULTILINE) == [
+        "base64", "story", "typos"
+    ]  # fmt: skip
+
+
 def test_people_see_the_worst_probe_first_and_the_mean_last() -> None:
     labels, clean = [True, False, True, False], [0.9, 0.2, 0.8, 0.3]
     found = [
@@ -219,5 +261,5 @@ def test_people_see_the_worst_probe_first_and_the_mean_last() -> None:
         names = [line.split(edge)[1].strip() for line in shown.splitlines() if edge in line]
         order = [name for name in names if name in {"base64", "story", "mean"}]
         assert order[:3] == ["base64", "story", "mean"]
-        assert "+0.000 [+0.000, +0.000]" in shown
+        assert "the policy has no words for the surface): harassment 3" in shown
         assert "not in their normal form" in shown

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).parents[2]
 NUM_RECORDS = 60
+TIMEOUT_S = 400
 
 
 class Run:
@@ -63,11 +64,11 @@ class Run:
             assert self.process.poll() is None, self.log.read_text()
             return self._journal.exists() and self._journal.read_bytes().count(b"\n") >= num_done
 
-        wait_until(is_done, timeout_s=240)
+        wait_until(is_done, timeout_s=TIMEOUT_S)
 
     def end(self) -> int:
         """Its exit code."""
-        code = self.process.wait(timeout=240)
+        code = self.process.wait(timeout=TIMEOUT_S)
         print(self.log.read_text())
         return code
 
@@ -109,6 +110,7 @@ def test_a_killed_worker_costs_its_batch_and_changes_nothing(
     workers[0].send_signal(signal.SIGKILL)
     assert run.end() == 0
     assert results_of(out) == results_of(local)
+    assert len(ids_in(out)) == NUM_RECORDS
     assert NUM_RECORDS < len(calls_in(calls)) <= NUM_RECORDS + BATCH
 
 
@@ -129,6 +131,7 @@ def test_a_killed_driver_takes_its_workers_along_and_either_executor_goes_on(
     calls.unlink()
     assert begin(data, out, calls).end() == 0
     assert results_of(out) == results_of(local)
+    assert len(ids_in(out)) == NUM_RECORDS
     assert len(calls_in(calls)) == NUM_RECORDS - len(done) // BATCH * BATCH
     run_plan(scripted_moderator(tmp_path / "here-calls"), plan_for(data, here))
     assert results_of(here) == results_of(local)
@@ -141,7 +144,8 @@ def test_a_record_that_kills_is_tried_three_times_and_named_when_all_others_are_
     records[5] = records[5].model_copy(update={"text": f"this {KILLS}"})
     data = write_records(tmp_path / "data.jsonl", records)
     calls, out = tmp_path / "calls", tmp_path / "out"
-    run = begin(data, out, calls)
+    # one worker, that loads four times and must not be taken for one that dies of loading
+    run = begin(data, out, calls, "--workers", 1)
     assert run.end() == 1
     printed = run.log.read_text()
     assert re.search(
@@ -168,6 +172,19 @@ def test_workers_that_are_not_alike_are_refused(data: Path, tmp_path: Path) -> N
     printed = run.log.read_text()
     assert re.search(r'has .*model\.revision "[23]" where this command has "1"; install', printed)
     assert ids_in(tmp_path / "out") == []
+
+
+def test_a_worker_that_dies_at_every_load_ends_the_run(data: Path, tmp_path: Path) -> None:
+    openings = tmp_path / "openings"
+    out, calls = tmp_path / "out", tmp_path / "calls"
+    run = begin(data, out, calls, "--openings", openings, "--once", "--workers", 1)
+    assert run.end() == 1
+    assert re.search(
+        r"error: the worker on .* died 3 times while it loaded the model; .* --workers; what is",
+        run.log.read_text(),
+    )
+    assert openings.read_text().count("one") == 1 + 3
+    assert ids_in(out) == []
 
 
 @pytest.mark.model

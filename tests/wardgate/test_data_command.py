@@ -8,7 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from evals.data.adapter import shipped_adapters
-from tests.evals.data.files import ADAPTER, BY_FOLDER, image_folder
+from tests.evals.data.files import ADAPTER, BY_FOLDER, ROWS, image_folder, write_table
 from tests.moderation.checkpoints_on_disk import write_shieldgemma2
 from wardgate.main import app
 
@@ -48,6 +48,16 @@ def test_it_shows_what_is_read(chat: Path, tmp_path: Path) -> None:
     assert (found["records"], found["duplicates"], found["overlap"]) == (3, 1, 1)
     assert found["policies"]["prompt_injection"] == {"yes": 1, "no": 2, "unknown": 0}
     assert found["adapter"]["id"] == "toxic_chat"
+    assert (found["files"], "files: " in shown) == ({"chat.csv": 3}, False)
+
+
+def test_it_says_which_files_of_a_folder_it_read(tmp_path: Path) -> None:
+    for name in ("test.csv", "train.csv"):
+        write_table(tmp_path / "set" / name, ROWS)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(ADAPTER))
+    code, shown, _ = run("data", tmp_path / "set", "--adapter", tmp_path / "mine.yaml")
+    assert code == 0
+    assert "files: test.csv 3, train.csv 3" in shown
 
 
 @pytest.mark.parametrize(

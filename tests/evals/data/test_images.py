@@ -1,6 +1,7 @@
 """Images of records: found wherever they lie, told apart by their bytes, judged end to end."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +74,19 @@ def test_an_image_that_changed_or_went_is_an_error_and_never_another(tmp_path: P
     (folder / "fine" / "blue.png").unlink()
     with pytest.raises(RecordError, match=r"blue\.png: cannot be read: No such file"):
         _ = other.content
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_an_image_that_changed_in_its_table_is_an_error(tmp_path: Path, ending: str) -> None:
+    rows: list[dict[str, object]] = [{"bad": 1, "image": png("red")}]
+    table = write_table(tmp_path / f"rows.{ending}", rows)
+    [record] = read(table, adapter(tmp_path, **IN_TABLES))
+    assert record.content.parts == (ImagePart(png("red")),)
+    assert record.in_words == f"[image {table}: row 1]"
+    write_table(table, [{"bad": 1, "image": png("blue")}])
+    os.utime(table, ns=(1, 1))  # clocks are coarse
+    with pytest.raises(RecordError, match=r": row 1: its image has changed since the data was"):
+        _ = record.content
 
 
 def test_an_image_that_is_missing_is_told_with_its_row(tmp_path: Path) -> None:

@@ -39,10 +39,11 @@ def test_copies_and_their_contradictions_are_counted() -> None:
             record("Hello  THERE", labels={"violence": True}),
             record("hello there\n", labels={"violence": True}),
             record("ｈello there", labels={"violence": False}),
+            record("hello there", labels={"violence": True}),
             record("hello there", role="model", labels={"violence": False}),
         ]
     )
-    assert (found.duplicates, found.contradictions) == (2, 1)
+    assert (found.duplicates, found.contradictions) == (3, 1)
 
 
 def test_an_overlap_is_of_the_whole_content() -> None:

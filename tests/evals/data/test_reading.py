@@ -27,6 +27,15 @@ def test_every_format_gives_the_same_records(tmp_path: Path, ending: str) -> Non
     assert len({record.id for record in records}) == 3
 
 
+def test_a_name_in_capitals_and_a_text_of_any_length_are_read(tmp_path: Path) -> None:
+    long = "word " * 40_000
+    [record] = read(
+        write_table(tmp_path / "a.csv", [{"words": long, "bad": 1}]).rename(tmp_path / "A.CSV"),
+        adapter(tmp_path),
+    )
+    assert record.text == long
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "parquet", "arrow"])
 def test_a_path_into_an_object_is_a_column_though_names_have_dots(
     tmp_path: Path, ending: str
@@ -81,6 +90,12 @@ def test_values_are_compared_as_texts_and_what_is_not_named_is_unknown(
     }
 
 
+def test_a_number_is_the_same_value_whole_or_with_a_point(tmp_path: Path) -> None:
+    rows = [{"words": "x", "bad": value} for value in (1.0, 0.0, 0.5)]
+    found = read(write_table(tmp_path / "a.parquet", rows), adapter(tmp_path))
+    assert [record.labels for record in found] == [{"any_harm": True}, {"any_harm": False}, {}]
+
+
 def test_of_several_values_each_counts_and_a_violation_wins(tmp_path: Path) -> None:
     values = {"a": {"violence": True}, "b": {"violence": False, "self_harm": True}}
     rules = [{"column": "kinds", "separator": ";", "values": values}]
@@ -105,7 +120,7 @@ def test_a_rule_holds_only_when_other_columns_say_so_and_rows_are_skipped(tmp_pa
         {"words": "REDACTED", "bad": 1, "kind": "v"},
     ]
     tally = Tally()
-    chosen = adapter(tmp_path, labels=rules, skip={"words": ["", "redacted"]})
+    chosen = adapter(tmp_path, labels=rules, skip={"words": ["", "redacted"], "bad": ["2"]})
     found = list(read_data(write_table(tmp_path / "a.jsonl", rows), chosen, tally=tally))
     assert [record.labels for record in found] == [{"violence": True}, {}]
     assert tally.skipped == 2
@@ -116,11 +131,20 @@ def test_a_folder_is_read_file_by_file_and_the_language_stands_in_the_name(tmp_p
     write_table(data / "test_german.csv", ROWS[:1])
     write_table(data / "more" / "test_french.csv", ROWS[1:2])
     (data / "dataset_info.json").write_text("{}")  # of Hugging Face
-    found = read(data, adapter(tmp_path, lang="en", lang_by_file={"german": "de", "french": "fr"}))
+    said = [{"words": "x", "bad": 1, "said": "it"}, {"words": "y", "bad": 1, "said": ""}]
+    by_file: dict[str, Any] = {"lang": "en", "lang_by_file": {"german": "de", "french": "fr"}}
+    tally = Tally()
+    found = list(read_data(data, adapter(tmp_path, **by_file), tally=tally))
     assert [(record.id, record.lang) for record in found] == [
         ("more/test_french.csv:0000002", "fr"),
         ("test_german.csv:0000002", "de"),
     ]
+    assert tally.files == {"more/test_french.csv": 1, "test_german.csv": 1}
+    chosen = adapter(tmp_path, columns={"text": "words", "lang": "said"}, **by_file)
+    for name in ("German", "other"):
+        write_table(tmp_path / name / "test.csv", said)
+    assert [record.lang for record in read(tmp_path / "German", chosen)] == ["it", "de"]
+    assert [record.lang for record in read(tmp_path / "other", chosen)] == ["it", "en"]
 
 
 def test_files_choose_in_a_folder_and_several_formats_are_refused(tmp_path: Path) -> None:
@@ -160,11 +184,33 @@ def test_a_wrong_path_into_an_object_is_wrong_though_the_object_is_there(tmp_pat
         ("a.csv", 'words,bad\n"x\ny",1\nz\n', "a.csv:4: has 1 cells; expected 2"),
         ("a.csv", 'words,bad\n"x" y,1\n', "a.csv:2: is not CSV"),
         ("a.csv", "words,words\n", "a.csv:1: the column 'words' stands twice"),
-        ("a.csv", "words,bad\n\udcff,1\n", "a.csv:1: is not UTF-8"),
+        ("a.csv", "words,bad\n\udcff,1\n", "a.csv:1: is not UTF-8 .*; save the file as UTF-8"),
+        (
+            "a.csv",
+            "\ufeffwords;bad\r\nx;1\r\n",
+            "a.csv:1: the first line is 'words;bad'; .* commas",
+        ),
+        ("a.tsv", "words;bad\nx;1\n", "a.tsv:1: the first line is 'words;bad'; .* tabs between"),
+        ("a.csv", "", "a.csv:1: the first line is empty; expected the names of columns"),
         ("a.csv", "words,bad\n,1\n", r"a.csv:2: the column 'words' has no text; 'skip"),
         ("a.jsonl", '{"words": "x", "bad": 1}\n[]\n', "a.jsonl:2: expected a JSON object, found"),
-        ("a.jsonl", '{"words": "x", "bad": 1}\n{\n', "a.jsonl:2: is not a JSON object"),
+        (
+            "a.jsonl",
+            '{"words": "x", "bad": 1}\n{"wo',
+            r"a.jsonl:2: is not .* starting at \(character 2",
+        ),
+        (
+            "a.jsonl",
+            '{"words": "\udcff"}\n',
+            "a.jsonl:1: .* not UTF-8 at byte 11; save the file as",
+        ),
+        (
+            "a.jsonl",
+            '{"words": {"secret": 1}, "bad": 1}\n',
+            r"found dict; .* such as 'words\.PART'",
+        ),
         ("a.jsonl", '{"words": ["secret"], "bad": 1}\n', "should hold a text; found list"),
+        ("a.jsonl", '{"words": true, "bad": 1}\n', "should hold a text; found bool"),
         ("a.json", '{"words": "x"}', "a.json: expected a list of objects, found dict"),
         ("a.json", '[{"words": "x", "bad": 1}, 3]', "a.json: row 2: expected a JSON object"),
         ("a.parquet", "PAR1 not really", "a.parquet: cannot be read as Parquet"),
@@ -187,8 +233,13 @@ def test_what_is_broken_is_said_with_file_and_place(
 
 def test_an_id_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path = write_table(tmp_path / "a.csv", [{"n": 1, "words": "x", "bad": 1}] * 2)
-    with pytest.raises(RecordError, match=r"a.csv:3: the id '1' already stands in line 2"):
-        read(path, adapter(tmp_path, columns={"text": "words", "id": "n"}))
+    chosen = adapter(tmp_path, columns={"text": "words", "id": "n"})
+    with pytest.raises(RecordError, match=r"a.csv:3: the id '1' already stands in .*a\.csv:2;"):
+        read(path, chosen)
+    for name in ("a.csv", "b.csv"):
+        write_table(tmp_path / "both" / name, [{"n": 1, "words": "x", "bad": 1}])
+    with pytest.raises(RecordError, match=r"b.csv:2: the id '1' already stands in .*a\.csv:2;"):
+        read(tmp_path / "both", chosen)
 
 
 def test_without_an_adapter_only_records_are_read(tmp_path: Path) -> None:
