@@ -14,8 +14,10 @@ import numpy as np
 import polars as pl
 from pydantic import JsonValue
 
+from evals.bootstrap import bootstrap
 from evals.journal import Entry, RunError, write_whole
-from evals.metrics import Floats, Interval, au_prc, auroc, best_f1, bootstrap, count, wilson
+from evals.metrics import Floats, Interval, au_prc, auroc, best_f1, count, wilson
+from evals.mover import f1_interval, precision_interval
 from evals.records import Record
 from policies import PolicyRule
 
@@ -194,23 +196,24 @@ def policy_summary(rows: pl.DataFrame, seed: int) -> dict[str, JsonValue]:
         "precision_at_threshold": counts.precision,
         "recall_at_threshold": counts.recall,
     }
-    intervals: dict[str, Interval | None] = dict.fromkeys(
-        ("au_prc", "auroc", "f1_best", "f1_at_threshold")
-    )
+    intervals: dict[str, Interval | None] = dict.fromkeys(("au_prc", "auroc", "f1_best"))
     reasons = {
         name: missing_reason(name, num_pos, num_neg)
         for name, value in values.items()
         if value is None
     }
     if min(num_pos, num_neg) >= MIN_FOR_BOOTSTRAP:
-        intervals.update(bootstrap(labels, scores, flagged, seed=seed))
+        intervals.update(bootstrap(labels, scores, seed=seed))
     else:
         too_few = few_for_bootstrap(num_pos, num_neg)
         there = [name for name in intervals if values[name] is not None]
         reasons.update({f"{name}_ci95": too_few for name in there})
+    intervals["f1_at_threshold"] = f1_interval(counts)
     intervals["fpr_at_threshold"] = wilson(counts.fp, num_neg)
-    intervals["precision_at_threshold"] = wilson(counts.tp, counts.tp + counts.fp)
+    intervals["precision_at_threshold"] = precision_interval(counts)
     intervals["recall_at_threshold"] = wilson(counts.tp, num_pos)
+    if counts.precision is not None and intervals["precision_at_threshold"] is None:
+        reasons["precision_at_threshold_ci95"] = missing_reason("", num_pos, num_neg)
     return {
         "n": len(scored),
         "positives": num_pos,
