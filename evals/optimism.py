@@ -42,16 +42,17 @@ def chosen_intervals(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> dict[str, Interval]:
-    """95% intervals of `recall`, `fpr`, `f1` and `cost` at the threshold of the least cost.
+    """95% intervals of `recall`, `f1` and `cost` at the threshold of the least cost.
 
-    Without costs at that of the best F1.
+    Without costs at that of the best F1. There is none of the false-positive rate, for which
+    Wilson's is as good here (docs/evaluation.md).
 
     Args:
         labels: ``(N,)``, with at least 2 of both classes.
         scores: ``(N,)``, higher is worse.
         costs: of mistakes; without them there is no `cost` either.
-        benign: ``(M,)``, at least 2, whose rate of false positives counts for `fpr` and `cost`
-            instead of that of the negatives.
+        benign: ``(M,)``, at least 2, whose rate of false positives counts for the cost instead of
+            that of the negatives.
         seed: same seed, same intervals.
         resamples: how many.
     """
@@ -87,15 +88,11 @@ def _at_every_score(counts: list[Floats], costs: Costs | None) -> dict[str, Floa
     """Each number if everything from a score on is flagged, ``(B, G)``."""
     positives, negatives, benign = *counts[:2], counts[-1]
     tp, fp = np.cumsum(positives, axis=1), np.cumsum(negatives, axis=1)
-    false = fp if benign is negatives else np.cumsum(benign, axis=1)
     num_pos = tp[:, -1:]
-    found = {
-        "recall": tp / num_pos,
-        "fpr": false / false[:, -1:],
-        "f1": 2 * tp / (tp + fp + num_pos),
-    }
+    found = {"recall": tp / num_pos, "f1": 2 * tp / (tp + fp + num_pos)}
     if costs is not None:
-        found["cost"] = costs.of(1 - found["recall"], found["fpr"])
+        false = fp if benign is negatives else np.cumsum(benign, axis=1)
+        found["cost"] = costs.of(1 - found["recall"], false / false[:, -1:])
     return found
 
 

@@ -139,18 +139,19 @@ def _effect(pairs: pl.DataFrame, seed: int) -> Effect:
     before, after = count(labels, was), count(labels, is_now)
     au_prc_clean, au_prc_probed = au_prc(labels, clean), au_prc(labels, probed)
     change, interval, reason = None, None, None
-    if au_prc_clean is not None and au_prc_probed is not None:
-        change = au_prc_probed - au_prc_clean
-        interval = au_prc_change(labels, clean, probed, seed=seed)
+    num_pos = int(labels.sum())
+    found = f"found {num_pos} positives and {len(labels) - num_pos} negatives"
+    if au_prc_clean is None or au_prc_probed is None:
+        reason = f"AU-PRC needs positives and negatives; {found}"
     else:
-        num_pos = int(labels.sum())
-        reason = (
-            "AU-PRC needs positives and negatives; found"
-            f" {num_pos} positives and {len(labels) - num_pos} negatives"
-        )
+        change = au_prc_probed - au_prc_clean
+        if min(num_pos, len(labels) - num_pos) < 2:
+            reason = f"an interval needs 2 positives and 2 negatives; {found}"
+        else:
+            interval = au_prc_change(labels, clean, probed, seed=seed)
     return Effect(
         n=len(labels),
-        positives=int(labels.sum()),
+        positives=num_pos,
         au_prc_clean=au_prc_clean,
         au_prc_probed=au_prc_probed,
         au_prc_change=change,

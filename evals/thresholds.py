@@ -3,7 +3,7 @@
 A rate is certified by its 95% interval, not by its point estimate. All thresholds are looked at
 and still no correction is due: flagged records only grow as a threshold falls, so a threshold is
 chosen exactly by how many records it may flag, and that number depends on nothing but how many
-records there are. Neither holds for the best F1 and the least cost, which are optimistic: all
+records there are. Neither holds for the best F1 and the least cost, which are optimistic: the
 intervals at their thresholds are corrected for that, the numbers themselves are not.
 """
 
@@ -130,21 +130,18 @@ def choose(
     counts = Counts(tp=own.tp, fn=own.fn, fp=num_flagged, tn=len(negatives) - num_flagged)
     intervals: dict[str, Interval | None] = {
         "recall": wilson(own.tp, own.tp + own.fn),
-        "fpr": wilson(num_flagged, len(negatives)),
         "f1": f1_interval(own),
     }
     costs = _costs(target, labels) if target.kind == "cost" else None
     if costs is not None:
         intervals |= chosen_intervals(labels, scores, costs=costs, benign=benign, seed=seed)
     elif target.kind == "best_f1":
-        # benign records have no say in the best F1, so that Wilson's holds for them
-        kept = {} if benign is None else {"fpr": intervals["fpr"]}
-        intervals |= {**chosen_intervals(labels, scores, seed=seed), **kept}
+        intervals |= chosen_intervals(labels, scores, seed=seed)
     return Choice(
         threshold=threshold,
         counts=counts,
         recall=intervals["recall"],
-        fpr=intervals["fpr"],
+        fpr=wilson(num_flagged, len(negatives)),
         f1=own.f1,
         f1_interval=intervals["f1"],
         cost=costs.of(own.fn / int(labels.sum()), num_flagged / len(negatives)) if costs else None,

@@ -325,10 +325,15 @@ def _at_chosen(
             yield str(target), truth["recall_at_threshold"], Interval(target.rate, 1.0)
     least_cost = Target("cost", fp_cost=1.0, fn_cost=5.0)
     for target, costs in (Target("best_f1"), None), (least_cost, costs_at(population.share)):
-        truth = population.at(find_threshold(target, labels, run.scores))
+        threshold = find_threshold(target, labels, run.scores)
+        truth = population.at(threshold)
         found = chosen_intervals(
             labels, run.scores, costs=costs, seed=how["seed"], resamples=how["resamples"]
         )
+        counts = count(labels, run.scores >= threshold)
+        fpr = wilson(counts.fp, counts.fp + counts.tn)
+        assert fpr is not None
+        found["fpr"] = fpr
         for name, each in found.items():
             key = name if name == "cost" else f"{name}_at_threshold"
             yield f"{name} of {target}", truth[key], each
