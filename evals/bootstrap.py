@@ -116,12 +116,13 @@ def draw(strata: list[Floats], *, seed: int, resamples: int) -> Iterator[list[Fl
         resamples: how many.
     """
     rng = np.random.default_rng(seed)
+    totals = [int(counts.sum()) for counts in strata]
     at_once = min(100, max(1, _COUNTS_AT_ONCE // len(strata[0])))  # bounds the memory
     for start in range(0, resamples, at_once):
         many = min(at_once, resamples - start)
         yield [
-            rng.multinomial(int(counts.sum()), counts / counts.sum(), size=many).astype(np.float64)
-            for counts in strata
+            rng.multinomial(total, counts / total, size=many).astype(np.float64)
+            for counts, total in zip(strata, totals, strict=True)
         ]
 
 

@@ -48,7 +48,7 @@ def chosen_intervals(
     Wilson's is as good here (docs/evaluation.md).
 
     Args:
-        labels: ``(N,)``, with at least 2 of both classes.
+        labels: ``(N,)``, with at least 2 positives, and 2 negatives where there are no benign.
         scores: ``(N,)``, higher is worse.
         costs: of mistakes; without them there is no `cost` either.
         benign: ``(M,)``, at least 2, whose rate of false positives counts for the cost instead of
@@ -76,7 +76,7 @@ def chosen_intervals(
             float(curve[0, best]) / unit,
             np.concatenate(drawn[name]) / unit,
             SHARE,
-            size=min(map(len, samples)),
+            size=min(len(samples[0]), len(samples[-1])),
             aims=np.concatenate(aims[name]) / unit,
         )
         assert each is not None, "all of them exist in every resample"

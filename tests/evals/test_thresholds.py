@@ -228,6 +228,14 @@ def test_with_benign_records_the_cost_keeps_the_share_of_violations() -> None:
     assert choice.cost == pytest.approx(20 * share * missed + (1 - share) * fpr)
 
 
+def test_with_benign_records_one_negative_is_enough() -> None:
+    labels, target = np.arange(50) > 0, Target("cost", fp_cost=100.0, fn_cost=1.0)
+    choice = choose(target, labels, np.linspace(0.4, 1.0, 50), benign=np.linspace(0.0, 0.6, 100))
+    assert choice.cost_interval is not None
+    assert choice.recall is not None
+    assert 0 < choice.recall.low < choice.recall.high < 1
+
+
 def test_costs_at_which_no_threshold_pays_are_refused() -> None:
     labels, scores = np.arange(100) % 2 == 0, np.linspace(0.1, 0.9, 100)[::-1].copy()
     scores[labels], scores[~labels] = 0.2, 0.8  # upside down
