@@ -9,12 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from evals.bootstrap import DIFFERENCE, interval
 from evals.finished import FinishedRun
 from evals.journal import RunError
 from evals.metrics import Bools, Floats, Interval
-from evals.resampling import METRICS, Ints, Scored, interval, resample, weighted_metrics
+from evals.resampling import METRICS, Ints, Scored, metrics_of, resample
 from evals.results import MIN_FOR_BOOTSTRAP, few_for_bootstrap
 from evals.slices import record_numbers
+
+MIN_FLIPS = 5
+"""Verdicts that differ, for the interval of a change of F1 or FPR: of fewer, many resamples have
+none, and the interval would be next to nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,15 +189,12 @@ def _compare(parts: list[pl.DataFrame], seed: int, *, many: bool = False) -> Com
         drawn = resample(record, labels, runs, groups, seed=seed).mean(axis=1)
     values = np.array(
         [
-            [
-                weighted_metrics(
-                    labels[at], run.scores[at], run.flagged[at], np.ones((1, len(at)))
-                )[:, 0]
-                for at in groups
-            ]
+            [metrics_of(labels[at], Scored(run.scores[at], run.flagged[at])) for at in groups]
             for run in runs
         ]
     )
+    flips = runs[0].flagged != runs[1].flagged
+    turned = {"f1_at_threshold": int(flips.sum()), "fpr_at_threshold": int(flips[~labels].sum())}
     metrics = {}
     for number, name in enumerate(METRICS):
         if not groups:
@@ -200,9 +202,15 @@ def _compare(parts: list[pl.DataFrame], seed: int, *, many: bool = False) -> Com
             metrics[name] = Difference(a=None, b=None, difference=None, ci95=None, reason=reason)
             continue
         a, b = (float(each) for each in values[:, :, number].mean(axis=1))
-        found = interval(drawn[1, number] - drawn[0, number]) if drawn is not None else None
-        why = None if found is not None else few_for_bootstrap(num_pos, num_neg)
-        metrics[name] = Difference(a=a, b=b, difference=b - a, ci95=found, reason=why)
+        found, why = None, few_for_bootstrap(num_pos, num_neg)
+        if drawn is not None and turned.get(name, MIN_FLIPS) < MIN_FLIPS:
+            why = f"an interval needs {MIN_FLIPS} verdicts that differ; found {turned[name]}"
+        elif drawn is not None:
+            size = min(num_pos, num_neg)
+            found = interval(b - a, drawn[1, number] - drawn[0, number], DIFFERENCE, size=size)
+        metrics[name] = Difference(
+            a=a, b=b, difference=b - a, ci95=found, reason=None if found else why
+        )
     right = [run.flagged == labels for run in runs]
     only = int(np.sum(right[0] & ~right[1])), int(np.sum(right[1] & ~right[0]))
     p = None if many else mcnemar(*only)

@@ -1,4 +1,4 @@
-"""How good scores are against labels: the numbers, and how far chance alone could move them.
+"""How good scores are against labels: the numbers, and Wilson's interval of a rate.
 
 Knows arrays. Knows nothing of policies, records or files. A number that does not exist is None,
 never 0.0: without negatives, say, every scorer has a perfect precision.
@@ -16,9 +16,6 @@ Bools = NDArray[np.bool_]
 
 Z95 = 1.959963984540054
 """The 97.5% quantile of the normal distribution."""
-
-_COUNTS_AT_ONCE = 1_000_000
-"""Of a bootstrap: each array of them takes 8 MB, whatever the number of records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +94,22 @@ def best_f1(labels: Bools, scores: Floats) -> BestF1 | None:
     """Over all thresholds, with `score >= threshold` flagged; None without both classes."""
     if not _has_both(labels):
         return None
-    values, positives, negatives = _by_score(labels, scores)
+    values, (positives, negatives) = by_score(scores[labels], scores[~labels])
     tp, fp = np.cumsum(positives), np.cumsum(negatives)
     f1 = 2 * tp / (tp + fp + positives.sum())
     best = int(np.argmax(f1))  # the first of equals, which is the highest threshold
     return BestF1(float(f1[best]), float(values[best]))
+
+
+def between(below: float, at: float) -> float:
+    """The shortest decimal in (below, at], and under 1: as a threshold it flags what `at` does."""
+    for digits in range(1, 17):
+        found = math.floor(at * 10**digits) / 10**digits
+        if found >= 1.0:
+            found = 1 - 10**-digits
+        if below < found <= at:
+            return float(found)
+    return min(at, math.nextafter(1.0, 0.0))
 
 
 def ece(labels: Bools, probabilities: Floats, *, bins: int = 15) -> float:
@@ -176,6 +184,14 @@ def wilson(successes: float, trials: int) -> Interval | None:
     return Interval(low, high)
 
 
+def by_score(*samples: Floats) -> tuple[Floats, list[Floats]]:
+    """Distinct scores of all samples, highest first, ``(G,)``, and how many of each are at each."""
+    values, group = np.unique(-np.concatenate(samples), return_inverse=True)
+    parts = np.split(group, np.cumsum([len(sample) for sample in samples])[:-1])
+    counts = [np.bincount(part, minlength=len(values)).astype(np.float64) for part in parts]
+    return -values, counts
+
+
 def areas(tp_step: Floats, fp_step: Floats) -> tuple[Floats, Floats]:
     """AU-PRC and AUROC of each line, ``(B,)``; NaN where a class is missing.
 
@@ -191,74 +207,6 @@ def areas(tp_step: Floats, fp_step: Floats) -> tuple[Floats, Floats]:
         au_prc = (tp_step * tp / seen).sum(axis=1) / num_pos
         auroc = won.sum(axis=1) / (num_pos * num_neg)
     return np.where(both, au_prc, np.nan), np.where(both, auroc, np.nan)
-
-
-def bootstrap(
-    labels: Bools, scores: Floats, flagged: Bools, *, seed: int, resamples: int = 1000
-) -> dict[str, Interval]:
-    """Percentile bootstrap 95% intervals; positives and negatives are resampled apart.
-
-    Too narrow with few positives: with 30, those of the areas hold the truth 91% of the time. That
-    of `f1_best` does so 81 to 86% of the time at any size that was tried, since the best is
-    optimistic in every resample too (docs/evaluation.md).
-
-    Args:
-        labels: ``(N,)``; both classes must be there.
-        scores: ``(N,)``, higher is worse.
-        flagged: ``(N,)``, what the threshold in use flags; equal scores are flagged alike.
-        seed: same seed, same intervals.
-        resamples: how many.
-    """
-    if not _has_both(labels):
-        raise ValueError("a stratified bootstrap needs positives and negatives")
-    # resampling N rows is drawing how often each distinct score comes up, and sorted scores
-    # make every metric a cumulative sum; so many at a time bound the memory
-    _, positives, negatives = _by_score(labels, scores)
-    num_flagged = len(np.unique(scores[flagged]))  # flagged scores are the first of the order
-    drawn: dict[str, list[Floats]] = {
-        "au_prc": [], "auroc": [], "f1_best": [], "f1_at_threshold": []
-    }  # fmt: skip
-    rng = np.random.default_rng(seed)
-    at_once = min(100, max(1, _COUNTS_AT_ONCE // len(positives)))
-    for start in range(0, resamples, at_once):
-        size = min(at_once, resamples - start)
-        tp_step = _draw(rng, positives, size)  # (size, G)
-        fp_step = _draw(rng, negatives, size)
-        for name, values in _resampled(tp_step, fp_step, num_flagged).items():
-            drawn[name].append(values)
-    intervals: dict[str, Interval] = {}
-    for name, chunks in drawn.items():
-        low, high = np.quantile(np.concatenate(chunks), [0.025, 0.975])
-        intervals[name] = Interval(float(low), float(high))
-    return intervals
-
-
-def _resampled(tp_step: Floats, fp_step: Floats, num_flagged: int) -> dict[str, Floats]:
-    """Each metric of each resample, ``(B,)``, from ``(B, G)`` counts by falling score."""
-    num_pos = tp_step[0].sum()
-    tp, fp = np.cumsum(tp_step, axis=1), np.cumsum(fp_step, axis=1)
-    f1 = 2 * tp / (np.maximum(tp + fp, 1.0) + num_pos)
-    at = num_flagged - 1
-    au_prc, auroc = areas(tp_step, fp_step)
-    return {
-        "au_prc": au_prc,
-        "auroc": auroc,
-        "f1_best": f1.max(axis=1),
-        "f1_at_threshold": f1[:, at] if num_flagged else np.zeros(len(tp)),
-    }
-
-
-def _draw(rng: np.random.Generator, counts: Floats, size: int) -> Floats:
-    total = counts.sum()
-    return rng.multinomial(int(total), counts / total, size=size).astype(np.float64)
-
-
-def _by_score(labels: Bools, scores: Floats) -> tuple[Floats, Floats, Floats]:
-    """Distinct scores, highest first, and the positives and negatives at each, ``(G,)``."""
-    values, group = np.unique(-scores, return_inverse=True)
-    positives = np.bincount(group, weights=labels, minlength=len(values))
-    negatives = np.bincount(group, weights=~labels, minlength=len(values))
-    return -values, positives.astype(np.float64), negatives.astype(np.float64)
 
 
 def _equal_parts(probabilities: Floats, bins: int) -> NDArray[np.int64]:

@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 from pydantic import JsonValue
 
+from evals.bootstrap import SCALES, interval
 from evals.columns import LENGTH, LENGTHS
 from evals.metrics import Floats, Interval, au_prc, auroc, count, wilson
-from evals.resampling import METRICS, Ints, Scored, interval, resample
+from evals.resampling import METRICS, Ints, Scored, resample
 from evals.results import (
     MIN_FOR_BOOTSTRAP,
     as_pair,
@@ -130,7 +131,9 @@ def measure_slice(rows: pl.DataFrame, value: str | None, *, min_records: int, se
         "fpr_at_threshold": _as_if_alike(counts.fpr, num_records[1]),
     }
     if drawn is not None:
-        intervals |= {name: interval(drawn[0, METRICS.index(name)]) for name in CURVES}
+        intervals |= {
+            name: _interval(name, micro[name], drawn[0], min(num_records)) for name in CURVES
+        }
     return Slice(
         value=value,
         num_records=rows["record_id"].n_unique(),
@@ -140,7 +143,7 @@ def measure_slice(rows: pl.DataFrame, value: str | None, *, min_records: int, se
             "positives": counts.tp + counts.fn,
             **_numbers(micro, intervals, *num_records),
         },
-        macro=_macro(policies, drawn[1:] if drawn is not None else None),
+        macro=_macro(policies, drawn[1:] if drawn is not None else None, min(num_records)),
     )
 
 
@@ -176,7 +179,7 @@ def _numbers(
     }
 
 
-def _macro(policies: Mapping[str, Numbers], drawn: Floats | None) -> Numbers:
+def _macro(policies: Mapping[str, Numbers], drawn: Floats | None, size: int) -> Numbers:
     """Means over the policies; `drawn` is ``(policies with a curve, METRICS, B)``."""
     found: Numbers = {}
     reasons: Numbers = {}
@@ -187,15 +190,22 @@ def _macro(policies: Mapping[str, Numbers], drawn: Floats | None) -> Numbers:
         if not having:
             reasons[name] = "no policy that is shown has this number"
             continue
-        found[name] = float(np.mean([_float(numbers[name]) for numbers in having]))
+        value = found[name] = float(np.mean([_float(numbers[name]) for numbers in having]))
         if name in RATES:
             bounds = np.array([numbers[f"{name}_ci95"] for numbers in having], dtype=np.float64)
             found[f"{name}_ci95"] = bounds.mean(axis=0).tolist()
         elif drawn is not None:
-            found[f"{name}_ci95"] = as_pair(interval(drawn[:, METRICS.index(name)].mean(axis=0)))
+            found[f"{name}_ci95"] = as_pair(_interval(name, value, drawn.mean(axis=0), size))
         if found[f"{name}_ci95"] is None:
             reasons[f"{name}_ci95"] = "too few records for an interval"
     return {**found, "reasons": reasons}
+
+
+def _interval(name: str, value: float | None, drawn: Floats, size: int) -> Interval | None:
+    """Of a curve; `drawn` is ``(METRICS, B)``, and both classes have at least `size` records."""
+    if value is None:
+        return None
+    return interval(value, drawn[METRICS.index(name)], SCALES[name], size=size)
 
 
 def _as_if_alike(rate: float | None, num_records: int) -> Interval | None:

@@ -3,7 +3,8 @@
 A rate is certified by its 95% interval, not by its point estimate. All thresholds are looked at
 and still no correction is due: flagged records only grow as a threshold falls, so a threshold is
 chosen exactly by how many records it may flag, and that number depends on nothing but how many
-records there are. Neither holds for the best F1 and the least cost, which are optimistic.
+records there are. Neither holds for the best F1 and the least cost, which are optimistic: the
+intervals at their thresholds are corrected for that, the numbers themselves are not.
 """
 
 import math
@@ -13,7 +14,18 @@ from typing import Literal
 
 import numpy as np
 
-from evals.metrics import Bools, Counts, Floats, Interval, best_f1, bootstrap, count, wilson
+from evals.metrics import (
+    Bools,
+    Counts,
+    Floats,
+    Interval,
+    best_f1,
+    between,
+    count,
+    wilson,
+)
+from evals.mover import f1_interval
+from evals.optimism import Costs, chosen_intervals
 
 MIN_OF_EACH = 30
 """Positives, and negatives, for the best F1 and the least cost: with less it is the noise that is
@@ -55,8 +67,7 @@ class Choice:
     """None without negatives."""
     f1: float | None
     f1_interval: Interval | None
-    """Of a threshold taken as given: with the target `best_f1` it holds the truth under 90% of the
-    time."""
+    """None without positives."""
     cost: float | None = None
     """Of the target `cost` alone: expected of a record, where violations are as frequent as among
     the labels."""
@@ -108,57 +119,34 @@ def choose(
         labels: ``(N,)``.
         scores: ``(N,)``.
         benign: ``(M,)``.
-        seed: of the interval of F1.
+        seed: of the intervals at the best F1 and the least cost.
 
     Raises:
         Refusal: the data cannot certify the target.
     """
     threshold = find_threshold(target, labels, scores, benign=benign)
     negatives = scores[~labels] if benign is None else benign
-    flagged = scores >= threshold
-    own, num_flagged = count(labels, flagged), int(np.sum(negatives >= threshold))
-    intervals = (
-        bootstrap(labels, scores, flagged, seed=seed) if labels.any() and not labels.all() else {}
-    )
+    own, num_flagged = count(labels, scores >= threshold), int(np.sum(negatives >= threshold))
     counts = Counts(tp=own.tp, fn=own.fn, fp=num_flagged, tn=len(negatives) - num_flagged)
-    cost, cost_interval = (
-        expected_cost(target, counts, share=float(labels.mean()))
-        if target.kind == "cost"
-        else (None, None)
-    )
+    intervals: dict[str, Interval | None] = {
+        "recall": wilson(own.tp, own.tp + own.fn),
+        "f1": f1_interval(own),
+    }
+    costs = _costs(target, labels) if target.kind == "cost" else None
+    if costs is not None:
+        intervals |= chosen_intervals(labels, scores, costs=costs, benign=benign, seed=seed)
+    elif target.kind == "best_f1":
+        intervals |= chosen_intervals(labels, scores, seed=seed)
     return Choice(
         threshold=threshold,
         counts=counts,
-        recall=wilson(own.tp, own.tp + own.fn),
+        recall=intervals["recall"],
         fpr=wilson(num_flagged, len(negatives)),
         f1=own.f1,
-        f1_interval=intervals.get("f1_at_threshold"),
-        cost=cost,
-        cost_interval=cost_interval,
+        f1_interval=intervals["f1"],
+        cost=costs.of(own.fn / int(labels.sum()), num_flagged / len(negatives)) if costs else None,
+        cost_interval=intervals.get("cost"),
     )
-
-
-def expected_cost(target: Target, counts: Counts, *, share: float) -> tuple[float, Interval]:
-    """The cost of a record at a threshold, with its 95% interval.
-
-    The interval puts those of the two rates together (MOVER: Zou and Donner, Statistics in Medicine
-    27, 2008), which are Wilson's: it has a width where no mistake was seen, as a bootstrap has not.
-
-    Args:
-        target: with its costs.
-        counts: with positives and negatives.
-        share: of positives, taken as known; where it is estimated the interval is too narrow.
-    """
-    missed = wilson(counts.fn, counts.tp + counts.fn)
-    false = wilson(counts.fp, counts.fp + counts.tn)
-    assert missed is not None
-    assert false is not None
-    miss_rate, fpr = counts.fn / (counts.tp + counts.fn), counts.fp / (counts.fp + counts.tn)
-    of_missed, of_false = share * target.fn_cost, (1 - share) * target.fp_cost
-    cost = of_missed * miss_rate + of_false * fpr
-    below = math.hypot(of_missed * (miss_rate - missed.low), of_false * (fpr - false.low))
-    above = math.hypot(of_missed * (missed.high - miss_rate), of_false * (false.high - fpr))
-    return cost, Interval(low=max(0.0, cost - below), high=cost + above)
 
 
 def find_threshold(
@@ -181,7 +169,7 @@ def find_threshold(
     positives = scores[labels]
     negatives = scores[~labels] if benign is None else benign
     if target.kind == "cost":
-        return _least_cost(target, positives, negatives, share=float(labels.mean()))
+        return _least_cost(target, _costs(target, labels), positives, negatives)
     if target.kind == "max_fpr":
         return _max_fpr(target, positives, negatives)
     return _min_recall(target, positives, negatives)
@@ -208,7 +196,7 @@ def _max_fpr(target: Target, positives: Floats, negatives: Floats) -> float:
             f"{allowed + 1} negatives or more score 1, so that no threshold can reach {target};"
             " look at their labels, or calibrate"
         )
-    return _between(below, above)
+    return between(below, above)
 
 
 def _min_recall(target: Target, positives: Floats, negatives: Floats) -> float:
@@ -231,7 +219,7 @@ def _min_recall(target: Target, positives: Floats, negatives: Floats) -> float:
             " at their labels, or at the policy's words"
         )
     lower = np.concatenate([negatives, positives])
-    return _between(float(np.max(lower[lower < at], initial=0.0)), at)
+    return between(float(np.max(lower[lower < at], initial=0.0)), at)
 
 
 def _best_f1(labels: Bools, scores: Floats) -> float:
@@ -247,10 +235,16 @@ def _best_f1(labels: Bools, scores: Floats) -> float:
         raise Refusal(
             "the best F1 flags every record, at a threshold of 0; no threshold tells them apart"
         )
-    return _between(float(np.max(scores[scores < best.threshold], initial=0.0)), best.threshold)
+    return between(float(np.max(scores[scores < best.threshold], initial=0.0)), best.threshold)
 
 
-def _least_cost(target: Target, positives: Floats, negatives: Floats, *, share: float) -> float:
+def _costs(target: Target, labels: Bools) -> Costs:
+    """Where violations are as frequent as among the labels."""
+    share = float(labels.mean())
+    return Costs(missed=share * target.fn_cost, false=(1 - share) * target.fp_cost)
+
+
+def _least_cost(target: Target, costs: Costs, positives: Floats, negatives: Floats) -> float:
     """The highest of the thresholds that cost least."""
     num_pos, num_neg = len(positives), len(negatives)
     if min(num_pos, num_neg) < MIN_OF_EACH:
@@ -261,27 +255,16 @@ def _least_cost(target: Target, positives: Floats, negatives: Floats, *, share: 
     candidates = np.unique(np.concatenate([positives, negatives]))[::-1]  # highest first
     miss_rates = np.searchsorted(np.sort(positives), candidates) / num_pos
     fprs = 1 - np.searchsorted(np.sort(negatives), candidates) / num_neg
-    never, always = share * target.fn_cost, (1 - share) * target.fp_cost
-    costs = never * miss_rates + always * fprs
-    best = int(np.argmin(costs))
-    if costs[best] >= min(never, always):
+    found = costs.of(miss_rates, fprs)
+    best = int(np.argmin(found))
+    never, always = costs.missed, costs.false
+    if found[best] >= min(never, always):
         cheapest = "nothing" if never <= always else "everything"
         raise Refusal(
             f"at {target} no threshold costs less than to flag {cheapest} ({min(never, always):g} a"
             " record); look at the costs, or at the policy's words"
         )
-    return _between(float(candidates[best + 1]), float(candidates[best]))
-
-
-def _between(below: float, at: float) -> float:
-    """The shortest decimal in (below, at], and under 1: it flags the same records as `at` does."""
-    for digits in range(1, 17):
-        found = math.floor(at * 10**digits) / 10**digits
-        if found >= 1.0:
-            found = 1 - 10**-digits
-        if below < found <= at:
-            return float(found)
-    return min(at, math.nextafter(1.0, 0.0))
+    return between(float(candidates[best + 1]), float(candidates[best]))
 
 
 def _high(successes: int, trials: int) -> float:

@@ -219,8 +219,9 @@ READING = {
     "Precision": "The share of what is flagged that does violate.",
     "F1": "The harmonic mean of precision and recall at the threshold in use.",
     "95% intervals": (
-        "A stratified bootstrap for areas and F1, Wilson's for rates. They say what chance in the"
-        " choice of records could do, and nothing of wrong labels or of other data."
+        "A stratified bootstrap for areas, Wilson's for rates, and both rates' together for F1 and"
+        " precision. They say what chance in the choice of records could do, and nothing of wrong"
+        " labels or of other data."
     ),
     "Calibration error": (
         "How far scores are from shares of violations, on average over 15 parts. Without an"

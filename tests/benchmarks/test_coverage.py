@@ -9,9 +9,10 @@ from evals.metrics import Interval, au_prc, auroc, best_f1, count, ece
 
 def test_the_truth_is_what_a_huge_sample_shows() -> None:
     share = 0.2
+    population = Population(share, share, (2.0,))
     labels = np.arange(100_000) < 100_000 * share
-    truth = Population(share, (2.0,)).truth()
-    run = draw_runs(np.random.default_rng(0), labels, share)[0]
+    truth = population.truth()
+    run = draw_runs(np.random.default_rng(0), labels, share, (2.0, 1.6))[0]
     counts, best = count(labels, run.flagged), best_f1(labels, run.scores)
     assert best is not None
     shown = {
@@ -27,15 +28,25 @@ def test_the_truth_is_what_a_huge_sample_shows() -> None:
     assert truth == pytest.approx(shown, abs=0.015)
     assert ece(labels, run.scores) < 0.01  # the scores are exact probabilities
     inside = (run.scores >= 0.4) & (run.scores < 0.6)
-    of_bin = Population(share, (2.0,)).share_between(0.4, 0.6)
+    of_bin = population.share_between(0.4, 0.6)
     assert of_bin == pytest.approx(labels[inside].mean(), abs=0.03)
 
 
+def test_the_truth_is_that_of_the_share_in_the_sample() -> None:
+    """Scores that are exact where a tenth violates, of a sample where a third does."""
+    labels = np.arange(90_000) < 30_000
+    run = draw_runs(np.random.default_rng(0), labels, 0.1, (2.0, 1.6))[0]
+    truth = Population(0.1, 1 / 3, (2.0,)).truth()
+    assert truth["au_prc"] == pytest.approx(au_prc(labels, run.scores), abs=0.01)
+    assert truth["f1_at_threshold"] == pytest.approx(count(labels, run.flagged).f1, abs=0.01)
+
+
 def test_every_interval_is_held_against_its_truth() -> None:
-    case = simulate(30, 90, "fixed", simulations=10, resamples=100, seed=0)
-    assert len(case["intervals"]) == 19
+    case = simulate(30, 90, "fixed", (2.0, 1.6), simulations=10, resamples=100, seed=0)
+    assert len(case["intervals"]) == 23
     for name, row in case["intervals"].items():
-        assert row["simulations"] == 10, name
+        # few verdicts of negatives differ, and then there is no interval
+        assert row["simulations"] == 10 or name == "change of fpr_at_threshold", name
         assert row["coverage"] >= 0.5, name
 
 

@@ -1,12 +1,11 @@
 """Each number against its definition, written out slowly; ties included."""
 
 import math
-from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 from sklearn.metrics import log_loss as sklearn_log_loss
@@ -15,11 +14,9 @@ from evals.metrics import (
     Bools,
     Counts,
     Floats,
-    Interval,
     au_prc,
     auroc,
     best_f1,
-    bootstrap,
     brier,
     count,
     ece,
@@ -122,73 +119,6 @@ def test_one_class_alone_has_no_curve(label: bool) -> None:
     assert au_prc(labels, scores) is None
     assert auroc(labels, scores) is None
     assert best_f1(labels, scores) is None
-    with pytest.raises(ValueError, match="needs positives and negatives"):
-        bootstrap(labels, scores, scores >= 0.5, seed=0)
-
-
-def slow_bootstrap(
-    rows: Labelled, threshold: float, drawn: Sequence[Sequence[int]]
-) -> dict[str, list[float]]:
-    """Every metric of every given resample, from the naive definitions."""
-    found: dict[str, list[float]] = {}
-    for indices in drawn:
-        sample = [rows[index] for index in indices]
-        tried = [naive_f1(*flag(sample, t)[:3]) for t in {score for _, score in sample}]
-        for name, value in {
-            "au_prc": naive_average_precision(sample),
-            "auroc": naive_auroc(sample),
-            "f1_best": max(tried),
-            "f1_at_threshold": naive_f1(*flag(sample, threshold)[:3]),
-        }.items():
-            found.setdefault(name, []).append(value)
-    return found
-
-
-@pytest.mark.parametrize("threshold", [0.5, 0.9, 2.0])
-def test_the_fast_bootstrap_agrees_with_resampling_rows(threshold: float) -> None:
-    rng = np.random.default_rng(3)
-    rows = [
-        (bool(i % 3 == 0), round(float(rng.uniform(0, 0.7) + 0.3 * (i % 3 == 0)), 1))
-        for i in range(60)
-    ]
-    positives = [i for i, (label, _) in enumerate(rows) if label]
-    negatives = [i for i, (label, _) in enumerate(rows) if not label]
-    drawn = [
-        [*rng.choice(positives, len(positives)), *rng.choice(negatives, len(negatives))]
-        for _ in range(2000)
-    ]
-    slow = slow_bootstrap(rows, threshold, drawn)
-    labels, scores = arrays(rows)
-    fast = bootstrap(labels, scores, scores >= threshold, seed=1, resamples=2000)
-    assert fast.keys() == slow.keys()
-    for name, values in slow.items():
-        low, high = np.quantile(values, [0.025, 0.975])
-        assert fast[name].low == pytest.approx(low, abs=0.02), name
-        assert fast[name].high == pytest.approx(high, abs=0.02), name
-
-
-@settings(deadline=None, max_examples=30)
-@given(rows=BOTH, seed=st.integers(0, 1000))
-def test_a_bootstrap_interval_is_ordered_within_bounds_and_repeatable(
-    rows: Labelled, seed: int
-) -> None:
-    labels, scores = arrays(rows)
-    first = bootstrap(labels, scores, scores >= 0.5, seed=seed, resamples=150)
-    assert first == bootstrap(labels, scores, scores >= 0.5, seed=seed, resamples=150)
-    for interval in first.values():
-        assert 0 <= interval.low <= interval.high <= 1 + 1e-12
-
-
-def test_a_perfect_scorer_is_perfect_in_every_resample() -> None:
-    labels, scores = arrays([(True, 0.9)] * 5 + [(False, 0.1)] * 7)
-    found = bootstrap(labels, scores, scores >= 0.5, seed=0)
-    assert set(found.values()) == {Interval(1.0, 1.0)}
-
-
-def test_resamples_keep_the_number_of_positives() -> None:
-    """An unstratified bootstrap of 1 positive in 50 would often have none."""
-    labels, scores = arrays([(True, 0.9)] + [(False, 0.1)] * 49)
-    assert bootstrap(labels, scores, scores >= 0.5, seed=0)["au_prc"] == Interval(1.0, 1.0)
 
 
 @given(trials=st.integers(1, 500), data=st.data())

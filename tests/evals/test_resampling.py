@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_auc_score
 
-from evals.resampling import METRICS, Scored, interval, resample, weighted_metrics
+from evals.resampling import METRICS, Scored, resample, weighted_metrics
 
 SCORES = st.one_of(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.floats(0, 1))
 ROWS = st.lists(
@@ -51,11 +51,3 @@ def test_the_rows_of_a_record_are_drawn_together_and_both_runs_alike() -> None:
     assert twice[0] == pytest.approx(once[0])
     assert (twice[0] == twice[1]).all()
     assert np.unique(once[0, 0, 0]).size > 40
-
-
-def test_an_interval_of_mostly_missing_numbers_is_missing() -> None:
-    values = np.r_[np.full(10, np.nan), np.linspace(0, 1, 90)]
-    assert interval(values) is None
-    found = interval(np.r_[np.full(2, np.nan), np.linspace(0, 1, 98)])
-    assert found is not None
-    assert [found.low, found.high] == pytest.approx([0.025, 0.975])

@@ -84,7 +84,7 @@ def test_without_negatives_curves_are_null_and_recall_is_not(policies: dict[str,
     numbers = policies["hate_speech"]
     gone = {"au_prc", "auroc", "f1_best", "threshold_best", "fpr_at_threshold"}
     assert {name for name in NEEDED if numbers[name] is None} == gone
-    assert set(numbers["reasons"]) == gone | {"f1_at_threshold_ci95"}
+    assert set(numbers["reasons"]) == gone | {"precision_at_threshold_ci95"}
     assert numbers["reasons"]["auroc"] == (
         "needs positives and negatives; found 60 positives and 0 negatives"
     )
