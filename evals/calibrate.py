@@ -15,8 +15,8 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
+from evals.errors import RunError
 from evals.finished import FinishedRun
-from evals.journal import RunError
 from evals.metrics import Bools, Floats, brier, ece, log_loss
 from moderation.calibration import (
     Calibration,

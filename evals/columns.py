@@ -13,8 +13,8 @@ import polars as pl
 from pydantic import JsonValue
 
 from evals.data.reading import data_sha256, read_data
+from evals.errors import RunError
 from evals.finished import FinishedRun
-from evals.journal import RunError
 from evals.records import Record
 
 LENGTH = "length"

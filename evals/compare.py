@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from evals.bootstrap import DIFFERENCE, interval
+from evals.errors import RunError
 from evals.finished import FinishedRun
-from evals.journal import RunError
 from evals.metrics import Bools, Floats, Interval
 from evals.resampling import METRICS, Ints, Scored, metrics_of, resample
 from evals.results import MIN_FOR_BOOTSTRAP, few_for_bootstrap

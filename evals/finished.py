@@ -11,7 +11,8 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evals.data.adapter import Adapter
-from evals.journal import MANIFEST, RunError
+from evals.errors import RunError
+from evals.journal import MANIFEST
 from evals.results import SCORES, SUMMARY
 from moderation.calibration import Calibration, FittedModel
 from policies import Surface

@@ -13,10 +13,11 @@ from pydantic import JsonValue
 
 from evals.answers import Stated
 from evals.categories import Categories
+from evals.errors import RunError
 from evals.guards.formats import FORMATS, VIOLATES, GuardFormat
 from evals.guards.model import Guard, Question, Reply
 from evals.in_process import batches_left
-from evals.journal import Entry, RunError
+from evals.journal import Entry
 from evals.run import Keep, Workload
 from evals.tasks import Task
 from moderation.errors import ModelRefused, ModerationError

@@ -16,8 +16,7 @@ from typing import Self
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from evals.errors import RunError as RunError
-from evals.errors import RunRefused as RunRefused
+from evals.errors import RunError, RunRefused
 from evals.on_disk import OnDisk
 
 MANIFEST = "run.json"

@@ -23,8 +23,9 @@ import torch
 from pydantic import BaseModel, JsonValue
 from ray.exceptions import RayError
 
+from evals.errors import RunError
 from evals.in_process import InProcess, batches_left
-from evals.journal import Entry, RunError, differences
+from evals.journal import Entry, differences
 from evals.records import RecordError
 from evals.run import Keep, Workload
 from evals.tasks import Task, Tasks

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from pydantic import JsonValue, SecretStr
 
 from evals.answers import Answer, Api, NoScore
-from evals.journal import Entry, RunError
+from evals.errors import RunError
+from evals.journal import Entry
 from evals.run import Keep, Workload
 from evals.tasks import Task, Tasks
 from moderation.content import Content

@@ -59,8 +59,9 @@ def calibrate(
         raise typer.BadParameter("--prior is a share between 0 and 1")
     from evals.calibrate import METHODS
     from evals.calibrate import calibrate as fit
+    from evals.errors import RunError
     from evals.finished import read_runs
-    from evals.journal import RunError, write_whole
+    from evals.journal import write_whole
     from moderation.calibration import calibration_json
 
     try:

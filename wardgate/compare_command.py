@@ -58,8 +58,8 @@ def compare(
     needs_eval_extra(as_json=as_json)
     from evals.columns import add_columns, check_columns, records_of
     from evals.compare import compare_rows, differences, flipped, pair_runs
+    from evals.errors import RunError
     from evals.finished import read_run
-    from evals.journal import RunError
     from evals.records import RecordError
     from evals.slices import slice_order
 

@@ -23,7 +23,7 @@ def print_eval_error(code: str, message: str, *, as_json: bool) -> None:
 def fails_in_one_line(*, as_json: bool) -> Iterator[None]:
     """Ends the command with the error of a run that is made inside, and its exit code."""
     from evals.data.errors import UnknownAdapter
-    from evals.journal import RunError, RunRefused
+    from evals.errors import RunError, RunRefused
     from evals.records import RecordError
 
     try:

@@ -41,8 +41,8 @@ def gate(
     needs_eval_extra(as_json=as_json)
     from evals.bars import check_run, read_bars
     from evals.columns import check_columns, records_of
+    from evals.errors import RunError
     from evals.finished import read_run
-    from evals.journal import RunError
     from evals.records import RecordError
 
     try:

@@ -75,8 +75,9 @@ def report(
     needs_eval_extra(as_json=as_json)
     from evals.bars import read_bars
     from evals.columns import check_columns
+    from evals.errors import RunError
     from evals.finished import read_run
-    from evals.journal import RunError, write_whole
+    from evals.journal import write_whole
     from evals.records import RecordError
     from evals.report.content import Report, Wanted
     from evals.report.describe import describe_run
@@ -145,7 +146,7 @@ def _format(out: Path, wanted: Format | None) -> Format:
 def _records(runs: "Sequence[FinishedRun]", data: Sequence[Path]) -> "list[list[Record]]":
     """The records of each run; none where no data was given. Raises `RunError`, `RecordError`."""
     from evals.columns import records_of
-    from evals.journal import RunError
+    from evals.errors import RunError
     from evals.records import file_sha256
 
     if not data:

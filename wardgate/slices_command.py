@@ -46,8 +46,8 @@ def slices(
     import polars as pl
 
     from evals.columns import add_columns, check_columns, records_of
+    from evals.errors import RunError
     from evals.finished import read_run
-    from evals.journal import RunError
     from evals.records import RecordError
     from evals.slices import measure_slice, slice_run
 

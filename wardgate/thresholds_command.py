@@ -68,8 +68,8 @@ def thresholds(
     show that, the policy is refused with what is missing, and the exit code is 1.
     """
     needs_eval_extra(as_json=as_json)
+    from evals.errors import RunError
     from evals.finished import check_same_scores, read_runs, recalibrate
-    from evals.journal import RunError
     from evals.thresholds import parse_target
     from moderation.calibration import read_calibration
 

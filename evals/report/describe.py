@@ -13,8 +13,9 @@ from pydantic import JsonValue
 
 from evals.bars import check_run
 from evals.columns import add_columns
+from evals.errors import RunError
 from evals.finished import FinishedRun
-from evals.journal import MANIFEST, RunError
+from evals.journal import MANIFEST
 from evals.metrics import Bools, Floats, brier, count, ece, reliability
 from evals.records import Record
 from evals.report.content import Curves, Mistake, Point, PolicyPart, RunPart, Wanted

@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from evals.journal import RunError
+from evals.errors import RunError
 from evals.ray_run import on_ray
 from evals.run import read_workload, run_subject
 from moderation.moderator import Moderator

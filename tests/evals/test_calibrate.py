@@ -7,8 +7,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from evals.calibrate import METHODS, MIN_OF_EACH, Method, calibrate, fit
+from evals.errors import RunError
 from evals.finished import read_runs
-from evals.journal import RunError
 from evals.metrics import Bools, Floats, ece
 from moderation.calibration import Calibration, Identity, Isotonic, Platt, Temperature, to_logit
 from policies import Surface, load_library

@@ -13,8 +13,9 @@ from scipy.stats import binomtest, t
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from evals.compare import compare_rows, differences, flipped, mcnemar, pair_runs
+from evals.errors import RunError
 from evals.finished import FinishedRun, read_run
-from evals.journal import MANIFEST, RunError
+from evals.journal import MANIFEST
 from evals.metrics import Bools, Floats, Interval
 from evals.results import SCORES
 from tests.evals.runs_on_disk import POLICY, overconfident, rows, write_run

@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 
 from evals.blast_radius import Radius, blast_radius
-from evals.journal import JOURNAL, RunRefused
+from evals.errors import RunRefused
+from evals.journal import JOURNAL
 from evals.policy_diff import example_records
 from evals.records import Record
 from evals.results import SUMMARY, read_scores

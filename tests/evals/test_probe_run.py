@@ -12,7 +12,8 @@ import pytest
 from pydantic import JsonValue
 from rich.console import Console
 
-from evals.journal import MANIFEST, RunRefused
+from evals.errors import RunRefused
+from evals.journal import MANIFEST
 from evals.metrics import Bools, Floats
 from evals.probe_report import Effect, ProbeReport, ProbeScores, report_of
 from evals.probe_run import CLEAN, probe_workload, run_probes

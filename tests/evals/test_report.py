@@ -12,8 +12,9 @@ from markdown_it import MarkdownIt
 from sklearn.metrics import precision_score, recall_score
 
 from evals.bars import read_bars
+from evals.errors import RunError
 from evals.finished import FinishedRun, read_run
-from evals.journal import MANIFEST, RunError
+from evals.journal import MANIFEST
 from evals.metrics import Bools, Floats
 from evals.records import Record, file_sha256, read_records
 from evals.report import findings, words

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from evals.errors import RunError, RunRefused
 from evals.in_process import run_evaluation
-from evals.journal import JOURNAL, MANIFEST, Entry, RunError, RunRefused, locked
+from evals.journal import JOURNAL, MANIFEST, Entry, locked
 from evals.records import Record, RecordError
 from evals.results import SCHEMA, SCORES, SUMMARY
 from evals.run import read_workload

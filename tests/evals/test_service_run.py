@@ -17,8 +17,9 @@ from pydantic import SecretStr
 from evals.answers import Api, CategoryApi, WardgateApi
 from evals.categories import Categories, read_categories
 from evals.columns import add_columns
+from evals.errors import RunRefused
 from evals.finished import read_run
-from evals.journal import JOURNAL, MANIFEST, RunRefused
+from evals.journal import JOURNAL, MANIFEST
 from evals.records import Record
 from evals.results import SCORES, SUMMARY, Results
 from evals.run import RunPlan, read_workload, run_subject

@@ -8,8 +8,8 @@ import pytest
 from sklearn.metrics import average_precision_score, recall_score, roc_auc_score
 
 from evals.columns import add_columns, check_columns, records_of
+from evals.errors import RunError
 from evals.finished import read_run
-from evals.journal import RunError
 from evals.slices import Slice, measure_slice, slice_run
 from tests.evals.runs_on_disk import POLICY, overconfident, rows
 from tests.evals.scripted import plan_for, run_plan, scripted_moderator, some_records, write_records

@@ -10,8 +10,8 @@ import pytest
 
 from evals.columns import records_of
 from evals.data.errors import RecordError
+from evals.errors import RunRefused
 from evals.finished import read_run
-from evals.journal import RunRefused
 from evals.probe_run import probe_workload
 from evals.probes import PROBES
 from evals.records import read_records
