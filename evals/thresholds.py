@@ -191,7 +191,7 @@ def _max_fpr(target: Target, positives: Floats, negatives: Floats) -> float:
     below = 0.0 if allowed == size else float(np.sort(negatives)[::-1][allowed])
     higher = np.concatenate([negatives, positives])
     above = float(np.min(higher[higher > below], initial=1.0))
-    if below >= 1.0:
+    if below >= math.nextafter(1.0, 0.0):  # thresholds are under 1
         raise Refusal(
             f"{allowed + 1} negatives or more score 1, so that no threshold can reach {target};"
             " look at their labels, or calibrate"
