@@ -168,12 +168,11 @@ def run(
             threads=set_threads(threads),
             device=device,
         )
-        workload = read_workload(library, plan)
-        with (
-            RecordProgress(stderr()) as progress,
-            open_subject(workload, progress.report) as subject,
-        ):
-            results = run_subject(subject, workload, progress=progress.update)
+        with RecordProgress(stderr()) as progress:
+            progress.report(f"reading {data.name}")
+            workload = read_workload(library, plan)
+            with open_subject(workload, progress.report) as subject:
+                results = run_subject(subject, workload, progress=progress.update)
     _print(results, out / SCORES, as_json=as_json)
     if results.num_scored == 0:
         raise typer.Exit(FAILED)

@@ -86,9 +86,10 @@ def probe(
             threads=set_threads(threads),
             device=device,
         )
-        workload = read_workload(library, plan)
-        chosen = named if named is not None else _all(workload)
         with RecordProgress(stderr()) as progress:
+            progress.report(f"reading {data.name}")
+            workload = read_workload(library, plan)
+            chosen = named if named is not None else _all(workload)
             moderator = open_measured(
                 library,
                 plan.policy_set,

@@ -15,7 +15,10 @@ from evals.thresholds import (
 )
 
 ROWS = st.lists(
-    st.tuples(st.booleans(), st.sampled_from([0.0, 1e-5, 0.25, 0.3, 0.9, 1 - 2**-53, 1.0]) | st.floats(0, 1)),
+    st.tuples(
+        st.booleans(),
+        st.sampled_from([0.0, 1e-5, 0.25, 0.3, 0.9, 1 - 2**-53, 1.0]) | st.floats(0, 1),
+    ),
     min_size=60,
     max_size=120,
 )
