@@ -66,7 +66,7 @@ def test_max_fpr_is_the_lowest_threshold_whose_interval_is_within_it(
 
 def test_max_fpr_is_refused_where_negatives_score_next_to_1() -> None:
     labels, scores = np.arange(200) < 20, np.full(200, np.nextafter(1.0, 0.0))
-    with pytest.raises(Refusal, match="score 1, so that no threshold can reach max_fpr=0.1"):
+    with pytest.raises(Refusal, match="so that no threshold can reach"):
         find_threshold(Target("max_fpr", 0.1), labels, scores)
 
 
