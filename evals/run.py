@@ -155,10 +155,11 @@ def run_subject(
     with locked(plan.out):
         claim(plan.out, _manifest(subject, workload))
         with Journal(plan.out / JOURNAL) as journal:
-            complete = all(record_id in journal for record_id in workload.tasks.ids())
+            done = sum(record_id in journal for record_id in workload.tasks.ids())
+            complete = done == len(workload.tasks)
             if complete and (finished := load_results(plan.out, journal)):
                 return finished
-            _score_rest(subject, workload, journal, progress)
+            _score_rest(subject, workload, journal, done, progress)
             return save_results(
                 plan.out,
                 tasks=workload.tasks,
@@ -187,9 +188,10 @@ def run_in_turn(
     return results
 
 
-def _score_rest(subject: Subject, workload: Workload, journal: Journal, progress: Progress) -> None:
+def _score_rest(
+    subject: Subject, workload: Workload, journal: Journal, done: int, progress: Progress
+) -> None:
     total = len(workload.tasks)
-    done = sum(record_id in journal for record_id in workload.tasks.ids())
     progress(done, total)
 
     def keep(entries: Sequence[Entry]) -> None:
