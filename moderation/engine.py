@@ -155,14 +155,15 @@ class LocalEngine:
         """Hidden state at the last token of every question, ``(all leaves, D)``."""
         leaves: list[Segment] = []
         keep: list[Segment] = []
-        grown: list[tuple[GrowingContent, Segment | None, Segment]] = []
+        grown: list[tuple[GrowingContent, list[Segment]]] = []
         images = iter(self._images.of([ask.pixels for ask in asks if ask.pixels is not None]))
         for ask in asks:
             prompt = ask.prompt
             policies = [self._kept(tokens) for tokens in prompt.leaves] if prompt.query else []
             if ask.growing is not None:
-                known, content = self._grown(prompt.prefix, ask.growing)
-                grown.append((ask.growing, known, content))
+                segments = self._grown(prompt.prefix, ask.growing)
+                grown.append((ask.growing, segments))
+                content = segments[-1]
                 keep.append(content)
             elif ask.pixels is not None:
                 content = self._with_image(prompt.prefix, next(images))
@@ -175,23 +176,21 @@ class LocalEngine:
             leaves += answer_segments(prompt, content, policies)
             keep += policies
         hidden = self._layers.answers(leaves, keep=keep)
-        for growing, known, content in grown:
-            if known is None or content is known:
-                growing.prefix = content
-            else:
-                growing.prefix = self._layers.joined(known, content)
+        for growing, segments in grown:
+            growing.kept = self._layers.joined(segments)
         return hidden
 
-    def _grown(
-        self, tokens: tuple[int, ...], growing: GrowingContent
-    ) -> tuple[Segment | None, Segment]:
-        """What is kept of a prefix, and the segment that ends with it."""
+    def _grown(self, tokens: tuple[int, ...], growing: GrowingContent) -> list[Segment]:
+        """A prefix as segments one behind another: what is kept of it, then what is new."""
         num_common = growing.num_common(tokens)
-        if growing.prefix is None or not num_common:
-            return None, Segment(tokens)
-        known = self._layers.cropped(growing.prefix, num_common)
-        new = tokens[num_common:]
-        return known, known.followed_by(new) if new else known
+        segments = [
+            self._layers.cropped(segment, num_common - segment.start)
+            for segment in growing.kept
+            if segment.start < num_common
+        ]
+        if new := tokens[num_common:]:
+            segments.append(segments[-1].followed_by(new) if segments else Segment(new))
+        return segments
 
     def _with_image(self, tokens: tuple[int, ...], image: Tensor) -> Segment:
         """The last segment of a prefix with an image in it, of which these are the features."""

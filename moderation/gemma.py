@@ -7,7 +7,7 @@ the library's forward. That both compute the same is what the tests of the engin
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,6 +18,8 @@ from moderation.attention import KeysValues, Plan, Read, attend, plan_attention
 from moderation.segments import Segment, in_order
 
 SLIDING = "sliding_attention"
+MAX_LAST_TOKENS = 256
+"""Of the second segment of a text that grows, see `GemmaLayers.joined`."""
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines ``(T, H)`` of positions."""
@@ -45,8 +47,8 @@ class GemmaLayers:
         self._kept: WeakKeyDictionary[Segment, list[KeysValues]] = WeakKeyDictionary()
 
     def cropped(self, segment: Segment, num_tokens: int) -> Segment:
-        """The beginning of a kept segment, kept as well."""
-        if num_tokens == len(segment.tokens):
+        """The beginning of a kept segment, kept as well; all of it where it has no more tokens."""
+        if num_tokens >= len(segment.tokens):
             return segment
         start = Segment(segment.tokens[:num_tokens], segment.start, segment.sees)
         self._kept[start] = [
@@ -54,15 +56,27 @@ class GemmaLayers:
         ]
         return start
 
-    def joined(self, first: Segment, second: Segment) -> Segment:
-        """Two kept segments, the second behind the first, as one that is kept."""
-        assert second.start == first.end
-        whole = Segment(first.tokens + second.tokens, first.start, first.sees)
+    def joined(self, segments: Sequence[Segment]) -> tuple[Segment, ...]:
+        """Kept segments, one behind another, as at most two that are kept.
+
+        The second holds what came last: joining copies keys and values, and a text that grows by
+        a few tokens at a time would copy all of them each time.
+        """
+        first, *last = segments
+        if sum(len(segment.tokens) for segment in last) > MAX_LAST_TOKENS:
+            return (self._joined(segments),)
+        return (first, self._joined(last)) if last else (first,)
+
+    def _joined(self, segments: Sequence[Segment]) -> Segment:
+        if len(segments) == 1:
+            return segments[0]
+        tokens = tuple(chain.from_iterable(segment.tokens for segment in segments))
+        whole = Segment(tokens, segments[0].start, segments[0].sees)
         self._kept[whole] = [
             (torch.cat(keys, dim=1), torch.cat(values, dim=1))
             for keys, values in (
-                zip(*pairs, strict=True)
-                for pairs in zip(self._kept[first], self._kept[second], strict=True)
+                zip(*layer, strict=True)
+                for layer in zip(*(self._kept[segment] for segment in segments), strict=True)
             )
         ]
         return whole

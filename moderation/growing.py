@@ -4,6 +4,7 @@ costs its new tokens and the policies.
 Runs without torch: who holds one need not know what an engine keeps in it.
 """
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,17 +20,18 @@ class GrowingContent:
     """
 
     def __init__(self) -> None:
-        self.prefix: Segment | None = None
-        """The prompt's prefix at the last call, its keys and values kept by the engine."""
+        self.kept: tuple[Segment, ...] = ()
+        """The prompt's prefix at the last call, one segment behind another, of which the engine
+        keeps keys and values."""
         self.finished: dict[JudgePrompt, list[float]] = {}
         """Scores of the windows that nothing more can come into."""
         self._of_normal_form: GrowingContent | None = None
 
     def up_to_here(self) -> "GrowingContent":
         """Of the same text, which does not grow with it: for a window that ends in what is kept."""
-        kept = GrowingContent()
-        kept.prefix = self.prefix
-        return kept
+        same = GrowingContent()
+        same.kept = self.kept
+        return same
 
     def of_normal_form(self) -> "GrowingContent":
         """What is kept of the text's normal form, which is another text that grows: what more text
@@ -40,7 +42,7 @@ class GrowingContent:
 
     def num_common(self, tokens: tuple[int, ...]) -> int:
         """How many tokens at the start are the same as at the last call."""
-        kept = self.prefix.tokens if self.prefix is not None else ()
+        kept = tuple(chain.from_iterable(segment.tokens for segment in self.kept))
         if tokens[: len(kept)] == kept:  # mostly so, and much faster to find out
             return len(kept)
         pairs = enumerate(zip(kept, tokens, strict=False))

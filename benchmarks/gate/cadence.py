@@ -56,7 +56,7 @@ class CountingEngine:
         for ask in asks:
             self.counted.append(ask.num_new_tokens)
             if ask.growing is not None:
-                ask.growing.prefix = Segment(ask.prompt.prefix)
+                ask.growing.kept = (Segment(ask.prompt.prefix),)
         return [[0.0] * len(ask.prompt.leaves) for ask in asks]
 
 

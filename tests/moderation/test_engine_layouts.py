@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import Gemma2ForCausalLM, Gemma3ForCausalLM
 
+from moderation import gemma
 from moderation.checkpoints import Classifier
 from moderation.engine import LocalEngine, violation_scores
 from moderation.growing import GrowingContent
@@ -177,13 +178,15 @@ def test_a_growing_content_scores_like_a_fresh_one_at_every_length(
     assert isinstance(engine, LocalEngine)
     leaves = data.draw(st.lists(tokens(SLIDING_WINDOW), min_size=1, max_size=3).map(tuple))
     growing, content = GrowingContent(), tuple[int, ...]()
-    for piece in pieces:
-        back = data.draw(st.integers(0, min(3, len(content))))
-        content = content[: len(content) - back] + piece
-        prompt = JudgePrompt(content, leaves, query)
-        fresh = ask(engine, prompt)
-        assert ask(engine, prompt, growing=growing) == pytest.approx(fresh, abs=TOLERANCE)
-        assert ask(engine, prompt, growing=growing) == pytest.approx(fresh, abs=TOLERANCE), "again"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(gemma, "MAX_LAST_TOKENS", data.draw(st.integers(0, SLIDING_WINDOW)))
+        for piece in pieces:
+            back = min(len(content), data.draw(st.one_of(st.integers(0, 3), st.integers(0, 60))))
+            content = content[: len(content) - back] + piece
+            prompt = JudgePrompt(content, leaves, query)
+            fresh = pytest.approx(ask(engine, prompt), abs=TOLERANCE)
+            assert ask(engine, prompt, growing=growing) == fresh
+            assert ask(engine, prompt, growing=growing) == fresh, "again"
 
 
 def test_a_growing_content_costs_its_new_tokens(tiny: dict[str, Classifier]) -> None:
@@ -194,6 +197,24 @@ def test_a_growing_content_costs_its_new_tokens(tiny: dict[str, Classifier]) -> 
             content = tuple(range(30, 30 + length))
             ask(engine, JudgePrompt(content, ((40, 41),), (35,)), growing=growing)
     assert rows == [100 + 2 + 1, 20 + 1, 20 + 1]
+
+
+def test_most_of_a_growing_content_is_not_copied_each_time(tiny: dict[str, Classifier]) -> None:
+    engine = LocalEngine(tiny["gemma3"].model, yes_id=21, no_id=22, max_prompt_tokens=1024)
+    growing = GrowingContent()
+    kept = []
+    for length in (100, 200, 300, 400, 500):
+        content = (30, 31, 32, 33, 34) * (length // 5)
+        ask(engine, JudgePrompt(content, ((40, 41),), (35,)), growing=growing)
+        kept.append(growing.kept)
+    assert [[len(each.tokens) for each in segments] for segments in kept] == [
+        [100],
+        [100, 100],
+        [100, 200],
+        [400],
+        [400, 100],
+    ]
+    assert kept[0][0] is kept[1][0] is kept[2][0]
 
 
 @pytest.mark.model
