@@ -16,8 +16,7 @@ import json
 import platform
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -27,6 +26,8 @@ from typing import Any
 import torch
 import transformers
 
+from benchmarks.engine.growing import GROWN_STEP, GROWN_TOKENS, measure_growing
+from benchmarks.engine.timing import timed
 from benchmarks.engine.workers import Measured, Side, Worker, all_sides, own_side
 from benchmarks.engine.workloads import (
     CONTENT_TOKENS,
@@ -40,8 +41,7 @@ from benchmarks.environments import default_cache
 from moderation.checkpoints import Classifier, answer_ids, preferred_dtype
 from moderation.embedded.base import EmbeddedBase, ensure_base
 from moderation.embedded.models import load_embedded_base
-from moderation.engine import Ask, LocalEngine
-from moderation.growing import GrowingContent
+from moderation.engine import Ask
 from moderation.prompts import JudgePrompt
 from moderation.weights import read_config, read_tokenizer
 
@@ -50,8 +50,6 @@ REFERENCE = "transformers, prefix KV"
 """In float32, what scores are compared with: equal to a forward a prompt to 1e-6."""
 TOO_SLOW = {"W2": ("transformers, one by one", "transformers, as shipped")}
 """Left out unless asked for by --all: each takes minutes of processor time an item."""
-GROWN_TOKENS, GROWN_STEP = 2000, 20
-"""A response of so many tokens, checked whenever so many have come."""
 
 
 def main() -> None:
@@ -128,10 +126,10 @@ def main() -> None:
                 print_rows(workload, rows, gflop)
     classifier = load_embedded_base(EmbeddedBase(args.cache), dtype=dtype)
     result["growing"] = measure_growing(classifier)
-    for layout, grown in result["growing"].items():
+    for grown in result["growing"]:
         print(
-            f"growing to {GROWN_TOKENS} tokens, checked every {GROWN_STEP}, {layout}:"
-            f" {grown['all_checks_cpu_s']:.2f} s, one check of the whole"
+            f"{grown['contents']} growing to {GROWN_TOKENS} tokens, checked every {GROWN_STEP},"
+            f" {grown['layout']}: {grown['all_checks_cpu_s']:.2f} s each, one check of the whole"
             f" {grown['one_check_cpu_s']:.2f} s, {grown['ratio']:.1f} times"
         )
     result["seventh_policy"] = measure_another_policy(classifier)
@@ -202,29 +200,6 @@ def prompts_of(side: Side, workload: Workload) -> tuple[JudgePrompt, ...]:
     return workload.compositional if side.layout == "compositional" else workload.shieldgemma
 
 
-def measure_growing(classifier: Classifier) -> dict[str, dict[str, float]]:
-    """By layout, processor seconds of all checks of a growing content, and of one at its end."""
-    engine = classifier.engine
-    assert isinstance(engine, LocalEngine)
-    workload = make_workload(classifier.builder.tokenizer, "W2", most=1)
-    found = {}
-    for layout, (whole,) in {
-        "shieldgemma": workload.shieldgemma,
-        "compositional": workload.compositional,
-    }.items():
-        check_once = partial(check_growing, engine, whole, [GROWN_TOKENS])
-        check_once()  # warms up
-        once = timed(check_once)
-        lengths = range(GROWN_STEP, GROWN_TOKENS + 1, GROWN_STEP)
-        all_checks = timed(partial(check_growing, engine, whole, lengths))
-        found[layout] = {
-            "one_check_cpu_s": once,
-            "all_checks_cpu_s": all_checks,
-            "ratio": all_checks / once,
-        }
-    return found
-
-
 def measure_another_policy(classifier: Classifier, *, rounds: int = 25) -> dict[str, float]:
     """By layout, the share by which one more policy makes W3 dearer, policies being kept."""
     workload = make_workload(classifier.builder.tokenizer, "W3")
@@ -243,21 +218,6 @@ def measure_another_policy(classifier: Classifier, *, rounds: int = 25) -> dict[
                     seconds[number].append(took)
         found[layout] = statistics.median(seconds[7]) / statistics.median(seconds[6]) - 1
     return found
-
-
-def check_growing(engine: LocalEngine, whole: JudgePrompt, lengths: Iterable[int]) -> None:
-    """Asks all policies whenever the content has reached one of the lengths."""
-    growing = GrowingContent()
-    for length in lengths:
-        prompt = JudgePrompt(whole.prefix[:length], whole.leaves, whole.query)
-        engine.p_yes([Ask(prompt, growing=growing)])
-
-
-def timed(work: Callable[[], Any]) -> float:
-    """Processor seconds of this process."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
 
 
 def matrix_rate(dtype: torch.dtype) -> float:
