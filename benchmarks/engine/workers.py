@@ -148,7 +148,7 @@ def all_sides(
             missing.append(_how_to_make("llama.cpp", "llama-cpp-python"))
         else:
             script, small = str(_HERE / "llama_worker.py"), embedded_gguf(cache)
-            for kind, gguf in (("bfloat16", bf16_gguf(cache, python)), ("Q4_K_M", small)):
+            for kind, gguf in ((dtype, gguf_in(dtype, cache, python)), ("Q4_K_M", small)):
                 command = (str(python), script, str(gguf), *yes_no, str(MAX_TOKENS))
                 sides.append(Side(name=f"llama.cpp, {kind}", command=command, dtype=kind))
     if "vllm" in peers:
@@ -159,8 +159,8 @@ def all_sides(
             sides.append(
                 Side(
                     name="vLLM, prefix caching",
-                    command=(str(python), script, base, *yes_no, str(MAX_TOKENS)),
-                    dtype="bfloat16",
+                    command=(str(python), script, base, dtype, *yes_no, str(MAX_TOKENS)),
+                    dtype=dtype,
                     environ={
                         "VLLM_CPU_KVCACHE_SPACE": "1",
                         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -172,14 +172,14 @@ def all_sides(
     return sides, missing
 
 
-def bf16_gguf(cache: Path, python: Path) -> Path:
-    """The embedded base as a GGUF in bfloat16, made by llama.cpp from the packaged one."""
-    target = cache / "peers" / "gemma-3-270m-bf16.gguf"
+def gguf_in(dtype: str, cache: Path, python: Path) -> Path:
+    """The embedded base as a GGUF in a dtype, made by llama.cpp from the packaged one."""
+    target = cache / "peers" / f"gemma-3-270m-{dtype}.gguf"
     if not target.is_file():
         part = target.with_suffix(".part")
         script = str(_HERE / "llama_worker.py")
         source = str(embedded_gguf(cache))
-        command = [str(python), script, "--to-bf16", source, str(part)]
+        command = [str(python), script, "--convert", dtype, source, str(part)]
         subprocess.run(command, check=True, stdout=sys.stderr)
         part.rename(target)
     return target

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.engine.workers import bf16_gguf
+from benchmarks.engine.workers import gguf_in
 from benchmarks.environments import embedded_gguf, ensure
 
 SERVED = "gemma"
@@ -37,7 +37,7 @@ class Peer:
 def _llama_server(cache: Path, _: Path, port: int) -> list[str]:
     options = ["--alias", SERVED, "--port", str(port), "--ctx-size", str(CONTEXT)]
     threads = ["--threads", "1", "--threads-batch", "1", "--parallel", "1"]
-    weights = bf16_gguf(cache, ensure("llama-cpp-python", cache))
+    weights = gguf_in("bfloat16", cache, ensure("llama-cpp-python", cache))
     program = str(ensure("llama-server", cache))
     return [program, "--model", str(weights), *options, *threads]
 
