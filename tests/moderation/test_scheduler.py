@@ -410,6 +410,11 @@ def test_an_item_that_costs_more_may_run_longer() -> None:
         assert scheduler.is_alive
 
 
+def test_an_item_that_costs_less_than_a_batch_may_run_as_long() -> None:
+    with working(max_run_s=5, max_batch_cost=10**9) as scheduler:
+        assert scheduler.submit([lambda: scheduler.is_hung])[0].result(5) is False
+
+
 def test_a_batch_that_hung_and_then_failed_is_not_computed_again() -> None:
     batches: list[int] = []
     gate = threading.Event()
