@@ -140,10 +140,11 @@ async def judge_all(
         moderator, Metrics(), capacity=CALLERS, max_batch_tokens=1024, max_retry_after_s=60
     )
     asked: Counter[str] = Counter()
-    rows = []
+    rows: list[dict[str, Any]] = []
     numbers = iter(range(num_contents))
-    for mark in (round(part * num_contents) for part in MARKS):
-        some = itertools.islice(numbers, mark - (rows[-1]["contents"] if rows else 0))
+    marks = [round(part * num_contents) for part in MARKS]
+    for before, mark in itertools.pairwise([0, *marks]):
+        some = itertools.islice(numbers, mark - before)
         async with asyncio.TaskGroup() as group:
             for _ in range(CALLERS):
                 group.create_task(_ask(judging, moderator, some, asked))

@@ -222,7 +222,11 @@ def test_while_the_classifier_hangs_the_process_asks_to_be_replaced() -> None:
 
 def test_while_the_generator_hangs_the_process_asks_to_be_replaced() -> None:
     go = threading.Event()
-    generator = RecitingGenerator(before_piece=lambda _: go.wait(10))
+
+    def hang(_: int) -> None:
+        go.wait(10)
+
+    generator = RecitingGenerator(before_piece=hang)
     with serving(None, generator, generation_deadline_s=0.2, hung_after_s=0.2) as url:
         error_of(httpx.post(f"{url}/v1/chat/completions", json=chat_body("x"), timeout=20), 504)
         wait_until(lambda: httpx.get(f"{url}/healthz").status_code == 503)
