@@ -3,7 +3,7 @@
 So many texts, some disguised, some with an image, some of which grow, go through the real
 moderator, its score cache and the service's scheduler, to two classifiers with random weights that
 are tiny, because the number of contents counts here and not their speed. The caches have bounds
-that a tenth of the contents fills; what grows after that is a leak.
+that a quarter of the contents fills; what grows after half of them is a leak.
 
     python -m benchmarks.engine.day [--contents 200000] [--out FILE.json]
 """
