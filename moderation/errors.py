@@ -10,7 +10,7 @@ ModerationError
 │   ├── EngineOverloaded     the queue is full; carries `retry_after_s`
 │   ├── EngineTimeout        no score within `deadline_s`
 │   ├── CallerLeft           nobody waits for the score any more
-│   ├── EngineStopped        the worker died
+│   ├── EngineStopped        the worker died, or hangs
 │   │   └── EngineClosed     it was closed, because the process ends
 │   └── Unscorable           the model's answer is no number (NaN)
 └── ModelError               a model cannot be loaded or used
@@ -93,7 +93,7 @@ class CallerLeft(EngineError):
 
 
 class EngineStopped(EngineError):
-    """The worker died."""
+    """The worker died, or hangs."""
 
     code = "engine_stopped"
 

@@ -8,6 +8,7 @@ from moderation.caller import PATIENT, Caller
 from moderation.engine import Ask, Engine
 from moderation.prompts import JudgePrompt
 from moderation.scheduler import Scheduler
+from moderation.watchdog import MAX_RUN_S
 
 AskScheduler = Scheduler[Ask, list[float]]
 
@@ -23,13 +24,20 @@ class ScheduledEngine:
 
     is_concurrent = True
 
-    def __init__(self, engine: Engine, *, max_batch_tokens: int, max_retry_after_s: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_batch_tokens: int,
+        max_retry_after_s: float,
+        max_run_s: float = MAX_RUN_S,
+    ) -> None:
         """
         Args:
             engine: does the work; must not be used by anybody else.
             max_batch_tokens: of the asks that are packed together; whoever comes next waits for
                 them.
-            max_retry_after_s: see `Scheduler`.
+            max_retry_after_s, max_run_s: see `Scheduler`.
         """
         self.max_prompt_tokens = engine.max_prompt_tokens
         self.scheduler = AskScheduler(
@@ -39,6 +47,7 @@ class ScheduledEngine:
             max_batch_cost=max_batch_tokens,
             probe=lambda: engine.p_yes([Ask(_PROBE)]),
             max_retry_after_s=max_retry_after_s,
+            max_run_s=max_run_s,
         )
         self.scheduler.start()
 

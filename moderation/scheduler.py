@@ -4,7 +4,7 @@ Items of many callers run together, up to a cost. Turns are dealt by self-clocke
 (Golestani, INFOCOM 1994): every key gets an equal share of the thread, a higher priority a larger
 one, and nobody starves. A queue that is full, or too long for a caller's deadline, refuses at
 once. Everyone who was let in is answered: with a result, with what went wrong with their own item,
-or with why the thread cannot work.
+or with why the thread cannot work: it died and another one follows, or it hangs.
 
 Knows nothing of models, contents or HTTP.
 """
@@ -29,6 +29,7 @@ from moderation.errors import (
     EngineStopped,
     ModerationError,
 )
+from moderation.watchdog import MAX_RUN_S, Watchdog
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -66,6 +67,7 @@ class Scheduler(Generic[Item, Result]):
         max_batch_cost: int = 1,
         probe: Callable[[], object] = lambda: None,
         max_retry_after_s: float = 60.0,
+        max_run_s: float = MAX_RUN_S,
         restart_delay_s: float = 1.0,
     ) -> None:
         """
@@ -77,6 +79,8 @@ class Scheduler(Generic[Item, Result]):
             max_batch_cost: of the items of one run; an item that costs more runs alone.
             probe: called on a new thread after one has died; while it raises, nothing is served.
             max_retry_after_s: no caller is told to come back later than this.
+            max_run_s: a run that takes longer hangs; one of an item that costs more than
+                `max_batch_cost` may take as many times longer.
             restart_delay_s: until a new thread follows one that died; doubled each time until one
                 has done some work.
         """
@@ -100,15 +104,22 @@ class Scheduler(Generic[Item, Result]):
         self._stopped: EngineStopped | None = None
         self._closed = False
         self._thread = self._new_thread(self._serve)
+        self._watchdog = Watchdog(name, self._hang, max_run_s=max_run_s)
 
     def start(self) -> None:
         """Starts the thread."""
         self._thread.start()
+        self._watchdog.start()
 
     @property
     def is_alive(self) -> bool:
         """Whether items are worked on."""
         return self._thread.is_alive() and self._stopped is None
+
+    @property
+    def is_hung(self) -> bool:
+        """See `Watchdog.is_hung`."""
+        return self._watchdog.is_hung
 
     @property
     def depth(self) -> int:
@@ -120,7 +131,7 @@ class Scheduler(Generic[Item, Result]):
 
         Raises:
             EngineOverloaded: there is no room, or they could not begin by the caller's deadline.
-            EngineStopped: the thread died, or was closed (`EngineClosed`).
+            EngineStopped: the thread died or hangs, or was closed (`EngineClosed`).
         """
         with self._changed:
             if self._stopped is not None:
@@ -147,6 +158,7 @@ class Scheduler(Generic[Item, Result]):
 
     def refuse(self) -> None:
         """Takes no more items, and answers everyone who waits with `EngineClosed`."""
+        self._watchdog.close()
         with self._changed:
             self._closed = True
             self._stop(EngineClosed(f"the {self.name} was closed, because the service is stopping"))
@@ -210,6 +222,9 @@ class Scheduler(Generic[Item, Result]):
                 self._work(batch)
                 with self._changed:
                     self._running = []
+                    if self._stopped is not None and not self._closed:
+                        self._stopped = None
+                        _log.warning("the %s works again: what hung has ended", self.name)
         except BaseException as exc:  # not of an item: the thread itself is dying
             self._die(exc)
 
@@ -238,21 +253,24 @@ class Scheduler(Generic[Item, Result]):
             return []
 
     def _work(self, batch: Sequence[_Ticket[Item, Result]]) -> None:
+        cost = sum(ticket.cost for ticket in batch)
         started = time.monotonic()
         try:
-            results = list(self._run([ticket.item for ticket in batch]))
+            with self._watchdog.run(cost / self._max_batch_cost):
+                results = list(self._run([ticket.item for ticket in batch]))
             assert len(results) == len(batch), "a result an item"
         except Exception as exc:
             if len(batch) > 1:  # one of them may be at fault, which is not the others' failure
                 for ticket in batch:
-                    self._work([ticket])
+                    if not ticket.future.done():  # as it is where the batch hung before
+                        self._work([ticket])
                 return
             self._settle(batch[0], exc)
             return
         seconds = time.monotonic() - started
         with self._changed:
             self._deaths = 0
-            self._seconds_per_cost.append(seconds / sum(ticket.cost for ticket in batch))
+            self._seconds_per_cost.append(seconds / cost)
             for ticket, result in zip(batch, results, strict=True):
                 if not ticket.future.done():
                     ticket.future.set_result(result)
@@ -280,6 +298,17 @@ class Scheduler(Generic[Item, Result]):
                 self._thread = self._new_thread(self._revive)
                 self._thread.start()
 
+    def _hang(self, found: str) -> None:
+        """Answers everyone; what runs goes on, and so does the thread if it ends after all.
+
+        No other thread takes over: the one that hangs has the model's lock and the processor.
+        """
+        reason = EngineStopped(f"{found}; retry later, and restart the service if this lasts")
+        with self._changed:
+            for ticket in self._running:
+                _fail(ticket, reason)
+            self._stop(reason)
+
     def _revive(self) -> None:
         """Waits, probes, and serves once the probe passes."""
         while True:
@@ -289,7 +318,8 @@ class Scheduler(Generic[Item, Result]):
                 if self._changed.wait_for(lambda: self._closed, delay_s):
                     return
             try:
-                self._probe()
+                with self._watchdog.run():
+                    self._probe()
             except BaseException as exc:  # as long as it fails, nothing is served
                 _log.error("the %s is still down", self.name, exc_info=exc)
                 continue

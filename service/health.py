@@ -11,14 +11,17 @@ router = APIRouter()
 
 
 @router.get("/healthz")
-async def healthz() -> dict[str, str]:
-    """The process answers."""
-    return {"status": "ok"}
+async def healthz(request: Request) -> JSONResponse:
+    """200 when the process answers; 503 when only a new one helps, because a model hangs."""
+    if runtime_of(request).is_hung:
+        return JSONResponse({"status": "hung"}, 503)
+    return JSONResponse({"status": "ok"})
 
 
 @router.get("/readyz")
 async def readyz(request: Request) -> JSONResponse:
-    """200 when requests can be served; 503 while models load and after a worker has died.
+    """200 when requests can be served; 503 while models load and after a worker has died
+    or hangs.
 
     Policies that could not be reloaded leave it at 200: the old ones are in force. So do policies
     whose scores the calibration leaves raw.

@@ -19,6 +19,7 @@ from moderation.errors import (
 )
 from moderation.growing import GrowingContent
 from moderation.verdict import Verdict
+from moderation.watchdog import MAX_RUN_S
 from policies import PolicyLibrary, PolicySet
 from service.background import abandon, in_background
 from service.metrics import Metrics
@@ -66,6 +67,11 @@ class Judging:
     def is_alive(self) -> bool:
         """Whether contents are scored."""
         return all(scheduler.is_alive for scheduler in self._schedulers)
+
+    @property
+    def is_hung(self) -> bool:
+        """See `Scheduler.is_hung`."""
+        return any(scheduler.is_hung for scheduler in self._schedulers)
 
     @property
     def judges_images(self) -> bool:
@@ -191,6 +197,7 @@ def start_judging(
     capacity: int,
     max_batch_tokens: int,
     max_retry_after_s: float,
+    max_run_s: float = MAX_RUN_S,
 ) -> Judging:
     """Puts the engines of a moderator behind schedulers, which run from now on.
 
@@ -199,7 +206,7 @@ def start_judging(
     Args:
         moderator: used by nobody else from now on.
         metrics, capacity: see `Judging`.
-        max_batch_tokens, max_retry_after_s: see `ScheduledEngine`.
+        max_batch_tokens, max_retry_after_s, max_run_s: see `ScheduledEngine`.
     """
     from moderation.scheduled_engine import ScheduledEngine  # torch, which is loaded by now
 
@@ -209,7 +216,10 @@ def start_judging(
         if engine.is_concurrent:  # a model server packs what comes by itself
             return engine
         scheduled = ScheduledEngine(
-            engine, max_batch_tokens=max_batch_tokens, max_retry_after_s=max_retry_after_s
+            engine,
+            max_batch_tokens=max_batch_tokens,
+            max_retry_after_s=max_retry_after_s,
+            max_run_s=max_run_s,
         )
         schedulers.append(scheduled.scheduler)
         return scheduled

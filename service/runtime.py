@@ -90,6 +90,7 @@ class Runtime:
             lambda generations: [generate() for generate in generations],
             capacity=settings.generation_queue_capacity,
             max_retry_after_s=min(MAX_RETRY_AFTER_S, settings.generation_deadline_s),
+            max_run_s=settings.generation_deadline_s + settings.hung_after_s,
         )
         self.policy_files = PolicyFiles(settings.policy_dirs)
         """Where the policies are read from, and how that went."""
@@ -127,6 +128,11 @@ class Runtime:
             self._load_generator is None or self._generating.is_alive
         )
         return "ready" if is_alive else "stopped"
+
+    @property
+    def is_hung(self) -> bool:
+        """Whether a model hangs, which a new process is needed for; see `Scheduler.is_hung`."""
+        return self._generating.is_hung or (self._judging is not None and self._judging.is_hung)
 
     @property
     def judging(self) -> Judging:
@@ -320,6 +326,7 @@ class Runtime:
             capacity=settings.queue_capacity,
             max_batch_tokens=settings.max_batch_tokens,
             max_retry_after_s=min(MAX_RETRY_AFTER_S, settings.deadline_s),
+            max_run_s=settings.deadline_s + settings.hung_after_s,
         )
 
     def _make_router(self, in_process: Upstream | None) -> Router:

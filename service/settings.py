@@ -293,6 +293,13 @@ class Settings(BaseSettings):
     generation_deadline_s: float = Field(
         600.0, gt=0, description="Seconds that one chat completion may take in all."
     )
+    hung_after_s: float = Field(
+        300.0,
+        gt=0,
+        description="Seconds past `deadline_s` that a forward of the classifier may take, and past"
+        " `generation_deadline_s` a generation; then it is taken for hung, and `/healthz` turns 503"
+        " until it ends. A content of more than `max_batch_tokens` may take as many times longer.",
+    )
     stop_grace_s: float = Field(
         3.0,
         ge=0,

@@ -1,4 +1,4 @@
-"""The highest resident memory of a process, which Linux keeps and lets be reset."""
+"""The resident memory of a process, and the highest, which Linux keeps and lets be reset."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -12,8 +12,17 @@ def forget_peak(pid: int | str = "self") -> None:
 
 def peak_mib(pid: int | str = "self") -> int:
     """MiB of resident memory at most since `forget_peak`; 0 where the system does not tell."""
+    return _status_mib(pid, "VmHWM")
+
+
+def resident_mib(pid: int | str = "self") -> int:
+    """MiB of resident memory now; 0 where the system does not tell."""
+    return _status_mib(pid, "VmRSS")
+
+
+def _status_mib(pid: int | str, name: str) -> int:
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(f"{name}:"):
                 return int(line.split()[1]) // 1024
     return 0

@@ -14,8 +14,8 @@ from benchmarks.engine.images import (
     pictures,
     processor_of,
     shipped,
-    write_random_checkpoint,
 )
+from benchmarks.engine.random_checkpoint import write_random_checkpoint
 from moderation.checkpoints import load_checkpoint
 from tests.moderation.checkpoints_on_disk import write_shieldgemma2
 
@@ -50,7 +50,7 @@ def test_a_random_checkpoint_passes_all_checks_of_loading(tmp_path: Path) -> Non
     config.architectures = ["ShieldGemma2ForImageClassification"]
     folder = tmp_path / "random"
     folder.mkdir()
-    write_random_checkpoint(folder, small, config)
+    write_random_checkpoint(folder, config, tokenizer_of=small)
     classifier = load_checkpoint(folder, dtype=torch.bfloat16)
     images = [image.resize((64, 48)) for image in pictures(2)]
     rows = measure(classifier, processor_of(folder), images, rounds=1)

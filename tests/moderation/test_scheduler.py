@@ -352,6 +352,112 @@ def test_a_thread_that_dies_again_and_again_keeps_being_followed() -> None:
         assert scheduler.submit([lambda: 8])[0].result(5) == 8
 
 
+def fail() -> None:
+    raise ZeroDivisionError
+
+
+@contextmanager
+def hanging(
+    *works: Work, then: Work = lambda: 7, **more: Any
+) -> Iterator[tuple[WorkScheduler, list[Future[Any]], threading.Event]]:
+    """A scheduler that hangs in the first item until the event is set, and then does `then`.
+
+    With the futures of it and of `works`, which wait for it. They cost so much that they do not
+    hang on a busy machine.
+    """
+    gate = threading.Event()
+    begun = threading.Event()
+
+    def hang() -> Any:
+        begun.set()
+        gate.wait(10)
+        return then()
+
+    with working(max_run_s=0.1, cost=lambda work: 1 if work is hang else 1000, **more) as scheduler:
+        hung = scheduler.submit([hang])
+        assert begun.wait(5)
+        try:
+            yield scheduler, [*hung, *scheduler.submit(works)], gate
+        finally:
+            gate.set()
+
+
+@pytest.mark.parametrize("then", [lambda: 7, fail, die])
+def test_when_a_run_hangs_everyone_is_answered_and_its_end_brings_the_scheduler_back(
+    then: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun: list[int] = []
+    with hanging(lambda: begun.append(1), then=then) as (scheduler, futures, gate):
+        for future in futures:
+            with pytest.raises(EngineStopped, match=r"hangs: .* restart the service if this lasts"):
+                future.result(5)
+        assert scheduler.is_hung
+        assert not scheduler.is_alive
+        assert "in hang < " in caplog.text, "the log says where"
+        with pytest.raises(EngineStopped, match="hangs"):
+            scheduler.submit([lambda: 1])
+        gate.set()
+        wait_until(lambda: scheduler.is_alive)
+        assert not scheduler.is_hung
+        assert scheduler.submit([lambda: 8])[0].result(5) == 8
+    assert begun == []
+
+
+def test_an_item_that_costs_more_may_run_longer() -> None:
+    with working(max_run_s=0.05, cost=lambda _: 1000) as scheduler:
+        [future] = scheduler.submit([lambda: threading.Event().wait(0.2)])
+        assert future.result(5) is False
+        assert scheduler.is_alive
+
+
+def test_an_item_that_costs_less_than_a_batch_may_run_as_long() -> None:
+    with working(max_run_s=5, max_batch_cost=10**9) as scheduler:
+        assert scheduler.submit([lambda: scheduler.is_hung])[0].result(5) is False
+
+
+def test_a_batch_that_hung_and_then_failed_is_not_computed_again() -> None:
+    batches: list[int] = []
+    gate = threading.Event()
+
+    def run(items: Sequence[int]) -> Sequence[int]:
+        batches.append(len(items))
+        gate.wait(10)
+        raise ValueError("a poisoned item")
+
+    scheduler = Scheduler[int, int]("classifier", run, max_batch_cost=2, max_run_s=0.1)
+    futures = scheduler.submit([1, 2])
+    scheduler.start()
+    for future in futures:
+        with pytest.raises(EngineStopped, match="hangs"):
+            future.result(5)
+    gate.set()
+    wait_until(lambda: scheduler.is_alive)
+    scheduler.close()
+    assert batches == [2]
+
+
+def test_a_probe_may_hang_as_well() -> None:
+    gate = threading.Event()
+    with working(probe=lambda: gate.wait(10), max_run_s=0.1, cost=lambda _: 1000) as scheduler:
+        with pytest.raises(EngineStopped):
+            scheduler.submit([die])[0].result(5)
+        wait_until(lambda: scheduler.is_hung)
+        gate.set()
+        wait_until(lambda: scheduler.is_alive)
+        assert not scheduler.is_hung
+
+
+def test_what_is_closed_while_it_hangs_stays_closed_after_its_end() -> None:
+    with hanging() as (scheduler, [hung], gate):
+        assert isinstance(hung.exception(5), EngineStopped)
+        scheduler.close(timeout_s=0)
+        gate.set()
+        scheduler.close(timeout_s=5)
+        with pytest.raises(EngineClosed):
+            scheduler.submit([lambda: 1])
+        assert not scheduler._thread.is_alive()
+
+
 def test_what_is_closed_while_it_is_down_stays_down() -> None:
     scheduler = WorkScheduler("classifier", run_all, restart_delay_s=30.0)
     scheduler.start()

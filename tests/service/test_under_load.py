@@ -208,6 +208,32 @@ def test_when_the_engine_dies_everyone_is_answered_and_it_comes_back() -> None:
         assert post(url, "later").status_code == 200
 
 
+def test_while_the_classifier_hangs_the_process_asks_to_be_replaced() -> None:
+    with slow_service(deadline_s=0.2, hung_after_s=0.2) as (url, _, slow):
+        error_of(post(url, "WAIT"), 504)
+        wait_until(lambda: httpx.get(f"{url}/healthz").status_code == 503)
+        assert httpx.get(f"{url}/healthz").json() == {"status": "hung"}
+        wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 503)
+        assert error_of(post(url, "x"), 503)["code"] == "engine_stopped"
+        slow.go.set()
+        wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+        assert httpx.get(f"{url}/healthz").status_code == 200
+
+
+def test_while_the_generator_hangs_the_process_asks_to_be_replaced() -> None:
+    go = threading.Event()
+
+    def hang(_: int) -> None:
+        go.wait(10)
+
+    generator = RecitingGenerator(before_piece=hang)
+    with serving(None, generator, generation_deadline_s=0.2, hung_after_s=0.2) as url:
+        error_of(httpx.post(f"{url}/v1/chat/completions", json=chat_body("x"), timeout=20), 504)
+        wait_until(lambda: httpx.get(f"{url}/healthz").status_code == 503)
+        go.set()
+        wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+
+
 def test_while_models_load_the_process_is_healthy_and_not_ready() -> None:
     loaded = threading.Event()
 
