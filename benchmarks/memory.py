@@ -33,7 +33,7 @@ LONG_TEXT = TEXT * 28
 _KINDS = {"peak": "VmHWM", "now": "VmRSS", "anonymous": "RssAnon", "files": "RssFile"}
 """Our names, and those of `/proc/PID/status`."""
 
-Step = tuple[str, Callable[[httpx.Client], object]]
+Step = tuple[str, Callable[[httpx.Client], None]]
 """What is called, in words, and how."""
 
 
@@ -82,7 +82,7 @@ def steps(*, has_generator: bool) -> Iterator[Step]:
     """What is called, in turn."""
     sign = Image.open(SIGN).convert("RGB")
     yield "the start, `/readyz` 200", lambda _: None
-    yield "20 short texts", lambda client: [judge(client, text) for text in SHORT_TEXTS]
+    yield "20 short texts", lambda client: judge(client, *SHORT_TEXTS)
     yield (
         f"an image with text (`{SIGN.relative_to(ROOT)}`)",
         lambda client: judge(client, [image_part(sign, "PNG")]),
@@ -102,9 +102,10 @@ def steps(*, has_generator: bool) -> Iterator[Step]:
     )
 
 
-def judge(client: httpx.Client, content: Any) -> None:
-    """A verdict on a text, or on parts."""
-    client.post("/moderations", json={"input": content}).raise_for_status()
+def judge(client: httpx.Client, *contents: Any) -> None:
+    """A verdict on each, one after the other: a text, or parts."""
+    for content in contents:
+        client.post("/moderations", json={"input": content}).raise_for_status()
 
 
 def chat(client: httpx.Client) -> None:

@@ -92,7 +92,7 @@ def test_greedy_tokens_equal_plain_forwards(generator: GemmaGenerator, length: i
 
 def test_a_prompt_takes_no_copy_of_the_head() -> None:
     one = GemmaGenerator(
-        tiny_model(num_rows=65_536, hidden_size=640).to(torch.bfloat16).requires_grad_(False),
+        tiny_model(num_rows=65_536, hidden_size=640).bfloat16().requires_grad_(False),
         byte_tokenizer(),
         PlainFormat(),
         name="wide",
