@@ -29,15 +29,17 @@ class Tokens:
 class SafeTokenizer:
     """Tokenises templates and content for one model; safe to use from many threads."""
 
-    def __init__(self, tokenizer_json: str) -> None:
-        """Builds both tokenizers from the text of a `tokenizer.json`.
+    def __init__(self, tokenizer_json: str | bytes) -> None:
+        """Builds both tokenizers from a `tokenizer.json`; Gemma's takes 130 MB as a str, 33 MB as
+        bytes.
 
         Raises:
             ModelRefused: the file is no tokenizer, or one whose control tokens cannot be kept out
                 of content.
         """
         try:
-            self._trusted = Tokenizer.from_str(tokenizer_json)
+            data = tokenizer_json.encode() if isinstance(tokenizer_json, str) else tokenizer_json
+            self._trusted = Tokenizer.from_buffer(data)
         except Exception as exc:  # the library raises bare Exception for a bad file
             raise ModelRefused(f"tokenizer.json cannot be read: {exc}") from exc
         self._trusted.no_truncation()

@@ -19,6 +19,7 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.utils.hub import cached_file
 
 from moderation.errors import ModelRefused, ModelUnavailable
+from moderation.memory import return_freed_memory
 from moderation.tokenizer import SafeTokenizer
 
 _SAMPLE_ELEMENTS = 1024
@@ -54,15 +55,17 @@ def read_tokenizer(source: str) -> SafeTokenizer:
     """The tokenizer of a checkpoint. Raises `ModelUnavailable`, `ModelRefused`."""
     try:
         path = cached_file(source, "tokenizer.json")
-        text = Path(str(path)).read_text(encoding="utf-8")
+        data = Path(str(path)).read_bytes()
     except (OSError, ValueError) as exc:
         raise ModelUnavailable(
             f"cannot read tokenizer.json of {source!r}: {first_line(exc)}"
         ) from exc
-    key = hashlib.sha256(text.encode()).hexdigest()
+    key = hashlib.sha256(data).hexdigest()
     tokenizer = _tokenizers.get(key)
     if tokenizer is None:
-        tokenizer = _tokenizers[key] = SafeTokenizer(text)
+        tokenizer = _tokenizers[key] = SafeTokenizer(data)
+        del data
+        return_freed_memory()  # parsing leaves twice what the tokenizer takes
     return tokenizer
 
 

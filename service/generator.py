@@ -161,15 +161,16 @@ class GemmaGenerator:
 
     def _forward(self, ids: tuple[int, ...], cache: DynamicCache, **more: Any) -> Tensor:
         """Logits after the last of `ids`: ``(V,)``."""
-        out = self._model(
+        out = self._model.model(
             input_ids=torch.tensor([ids], device=self._device),
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
             **more,
         )
-        logits: Tensor = out.logits[0, -1, :TEXT_VOCABULARY]
-        return logits
+        # the library gives its head (1, 1, D) with the strides of the prompt, for which torch
+        # copies a bfloat16 head: as much memory as the embedding again
+        logits: Tensor = self._model.lm_head(out.last_hidden_state[0, -1])
+        return logits[:TEXT_VOCABULARY]
 
 
 def load_generator(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moderation.errors import ModerationError
+from moderation.memory import share_freed_memory
 from policies import PolicyError, PolicyLibrary, load_library
 from wardgate.environment import default_cache_dir
 from wardgate.output import FAILED, WRONG_USE, print_error, stderr, stdout
@@ -83,6 +84,7 @@ def _run(settings: "Settings", library: PolicyLibrary) -> int:
     from service.server import Server
 
     configure_logging(settings.log_level)
+    share_freed_memory()
     try:
         listener = _listen(settings.host, settings.port)
     except OSError as exc:

@@ -137,6 +137,12 @@ def test_a_lone_surrogate_is_refused_and_not_repeated(
     assert caught.value.__cause__ is None
 
 
+def test_the_bytes_of_a_file_are_read_like_its_text() -> None:
+    text = small_tokenizer_json()
+    from_text, from_bytes = SafeTokenizer(text), SafeTokenizer(text.encode())
+    assert from_bytes.content("Grüße, 你好 🙂") == from_text.content("Grüße, 你好 🙂")
+
+
 def test_a_file_that_is_no_tokenizer_is_refused() -> None:
     with pytest.raises(ModelRefused, match=r"tokenizer\.json cannot be read"):
         SafeTokenizer('{"model": 3}')

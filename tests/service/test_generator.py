@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
+from benchmarks.engine.memory import forget_peak, peak_mib
 from moderation.embedded.base import EmbeddedBase
 from moderation.errors import ContentTooLong, ModelRefused, ModelUnavailable
 from service.chat import Chat, Message, Sampling
@@ -18,11 +19,13 @@ from tests.service.scripted import TOKENIZER, byte_tokenizer
 CONTEXT = 2048
 
 
-def tiny_model(seed: int = 0) -> Gemma3ForCausalLM:
+def tiny_model(
+    seed: int = 0, *, num_rows: int = TOKENIZER.vocabulary_size, hidden_size: int = 32
+) -> Gemma3ForCausalLM:
     torch.manual_seed(seed)
     config = Gemma3TextConfig(
-        vocab_size=TOKENIZER.vocabulary_size,
-        hidden_size=32,
+        vocab_size=num_rows,
+        hidden_size=hidden_size,
         intermediate_size=64,
         num_hidden_layers=6,
         num_attention_heads=2,
@@ -85,6 +88,22 @@ def test_greedy_tokens_equal_plain_forwards(generator: GemmaGenerator, length: i
     text, end, _ = generate(generator, asked)
     assert text == expected
     assert end == End("length", 12)
+
+
+def test_a_prompt_takes_no_copy_of_the_head() -> None:
+    one = GemmaGenerator(
+        tiny_model(num_rows=65_536, hidden_size=640).bfloat16().requires_grad_(False),
+        byte_tokenizer(),
+        PlainFormat(),
+        name="wide",
+        end_ids=frozenset(),
+        context_tokens=CONTEXT,
+    )
+    generate(one, chat("ab", max_tokens=1))
+    forget_peak()
+    before = peak_mib()
+    generate(one, chat("cd", max_tokens=1))
+    assert peak_mib() - before < 40  # the head has 80 MiB
 
 
 def test_a_seed_repeats_a_response_and_another_seed_does_not(generator: GemmaGenerator) -> None:
