@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from benchmarks.engine.variants import (
+    EightBitLinear,
     channel_maxima,
     eight_bits,
     linear_layers,
     moved,
     rounded,
     scores,
+    smoothing,
 )
 from moderation.checkpoints import Classifier, load_checkpoint
 from moderation.engine import Ask
@@ -56,3 +59,13 @@ def test_smoothing_alone_changes_no_score(
     monkeypatch.setattr("benchmarks.engine.variants.eight_bits", lambda values: values)
     with rounded(classifier, channels=channels, round_input=None):
         assert scores(classifier, ASKS).tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_an_eight_bit_layer_multiplies_what_is_rounded() -> None:
+    torch.manual_seed(0)
+    linear, inputs = nn.Linear(64, 32, bias=False), torch.randn(20, 64)
+    channels = inputs.abs().amax(0)
+    smooth = smoothing(linear.weight.data, channels)
+    expected = eight_bits(inputs / smooth) @ eight_bits(linear.weight.data * smooth).T
+    torch.testing.assert_close(EightBitLinear(linear, channels)(inputs), expected)
+    assert not torch.equal(expected, linear(inputs))
