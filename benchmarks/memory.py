@@ -20,9 +20,10 @@ from typing import Any
 import httpx
 from PIL import Image, ImageOps
 
-from benchmarks.engine.__main__ import cpu_name
+from benchmarks.engine.machine import cpu_name
+from benchmarks.engine.memory import status_mib
 from benchmarks.engine.workloads import TEXT
-from tests.e2e.serving import ROOT, Served, serve
+from tests.e2e.serving import ROOT, serve
 
 DTYPES = ("bfloat16", "float32")
 GENERATORS = ("embedded", "none")
@@ -66,16 +67,11 @@ def measure(dtype: str, generator: str) -> dict[str, Any]:
         with httpx.Client(base_url=f"{served.url}/v1", timeout=300) as client:
             for name, call in steps(has_generator=generator != "none"):
                 call(client)
-                run["after"][name] = resident_mib(served)
+                run["after"][name] = {
+                    ours: status_mib(served.process.pid, theirs) for ours, theirs in _KINDS.items()
+                }
                 print(dtype, generator, name, run["after"][name], flush=True)
     return run
-
-
-def resident_mib(served: Served) -> dict[str, int]:
-    """MiB of each of `_KINDS`."""
-    status = Path(f"/proc/{served.process.pid}/status").read_text()
-    fields = dict(line.split(":", 1) for line in status.splitlines())
-    return {ours: int(fields[theirs].split()[0]) // 1024 for ours, theirs in _KINDS.items()}
 
 
 def steps(*, has_generator: bool) -> Iterator[Step]:

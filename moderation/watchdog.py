@@ -15,6 +15,7 @@ from contextlib import contextmanager
 _log = logging.getLogger(__name__)
 
 MAX_RUN_S = 360.0
+"""Where nobody says otherwise: the default `deadline_s` and `hung_after_s` of the service."""
 
 
 class Watchdog:

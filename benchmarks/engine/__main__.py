@@ -27,6 +27,7 @@ import torch
 import transformers
 
 from benchmarks.engine.growing import GROWN_STEP, GROWN_TOKENS, measure_growing
+from benchmarks.engine.machine import cpu_name, matrix_rate
 from benchmarks.engine.timing import timed
 from benchmarks.engine.workers import Measured, Side, Worker, all_sides, own_side
 from benchmarks.engine.workloads import (
@@ -235,22 +236,6 @@ def measure_another_policy(classifier: Classifier, *, rounds: int = 25) -> dict[
                     seconds[number].append(took)
         found[layout] = statistics.median(seconds[7]) / statistics.median(seconds[6]) - 1
     return found
-
-
-def matrix_rate(dtype: torch.dtype) -> float:
-    """GFLOP a processor second of a product of the model's shape, the best of five."""
-    left, right = torch.randn(2048, 640).to(dtype), torch.randn(640, 2048).to(dtype)
-    seconds = min(timed(lambda: [left @ right for _ in range(5)]) / 5 for _ in range(5))
-    return 2 * 2048 * 640 * 2048 / seconds / 1e9
-
-
-def cpu_name() -> str:
-    """What the system calls the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "unknown")
 
 
 def print_rows(workload: Workload, rows: list[dict[str, Any]], gflop: float) -> None:

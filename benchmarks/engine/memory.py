@@ -12,15 +12,16 @@ def forget_peak(pid: int | str = "self") -> None:
 
 def peak_mib(pid: int | str = "self") -> int:
     """MiB of resident memory at most since `forget_peak`; 0 where the system does not tell."""
-    return _status_mib(pid, "VmHWM")
+    return status_mib(pid, "VmHWM")
 
 
 def resident_mib(pid: int | str = "self") -> int:
     """MiB of resident memory now; 0 where the system does not tell."""
-    return _status_mib(pid, "VmRSS")
+    return status_mib(pid, "VmRSS")
 
 
-def _status_mib(pid: int | str, name: str) -> int:
+def status_mib(pid: int | str, name: str) -> int:
+    """MiB of a field of the process's status, such as `VmRSS`; 0 where the system does not tell."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith(f"{name}:"):

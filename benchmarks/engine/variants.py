@@ -162,13 +162,13 @@ def rounded(
     *,
     round_input: Round | None = eight_bits,
     channels: dict[str, Tensor] | None = None,
-    but: str = "embedding",
+    but: str | None = None,
 ) -> Iterator[None]:
     """The classifier with rounded products in all linear layers `but` some; smoothed where the
     maxima of their channels are given."""
     undo: list[Callable[[], object]] = []
     for name, module in linear_layers(classifier).items():
-        if but in name:
+        if but is not None and but in name:
             continue
         weight = module.weight.data
         smooth = torch.ones(weight.shape[1])

@@ -28,7 +28,7 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import norm
 
-from benchmarks.engine.__main__ import cpu_name
+from benchmarks.engine.machine import cpu_name
 from evals.bootstrap import DIFFERENCE, SCALES, bootstrap, interval
 from evals.compare import MIN_FLIPS
 from evals.metrics import Bools, Floats, Interval, count, ece, reliability, wilson

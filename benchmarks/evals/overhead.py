@@ -22,7 +22,7 @@ from typing import Any
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 
-from benchmarks.engine.__main__ import cpu_name
+from benchmarks.engine.machine import cpu_name
 from benchmarks.engine.memory import forget_peak, peak_mib
 from evals.in_process import run_evaluation
 from evals.results import SCORES, SUMMARY
