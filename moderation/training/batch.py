@@ -1,9 +1,9 @@
-"""A training batch: judge prompts as rows of tokens, packed by length.
+"""Training batches: judge prompts as rows of tokens, packed by length.
 
 A *root* is what is read for itself: a content or a policy in the layout `compositional`, content,
 policy and question together in the layout `shieldgemma`. Roots of similar length stand in one
-group, padded to its longest. Behind all groups follow the queries, one token each, which see a
-content and a policy.
+group, padded to its longest. Behind a row's contents follow its queries, one token each, which see
+a content and a policy. Policies stand apart from the rows: a step reads each once.
 """
 
 from collections import defaultdict
@@ -20,8 +20,9 @@ from policies import Surface
 
 Item = TypeVar("Item", bound=tuple[JudgePrompt, Any])
 
-Root = tuple[int, object]
-"""Names a root: the prompt's number and which of its questions, or a policy by its tokens."""
+Root = int | tuple[int, ...]
+"""Names a root: a content by its prompt's number, with that of its question where they are one
+root; a policy by its tokens."""
 
 MAX_CONTENT_TOKENS = 1000
 """Longer records are passed over: cutting one could cut away what its label is about."""
@@ -32,40 +33,50 @@ GROUP_GROWTH = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Roots of similar length, side by side in the packed row."""
+    """Roots of similar length, side by side."""
 
     lengths: Tensor
     """``(B,)`` tokens of each root without its padding."""
     width: int
     """Tokens of each root with it."""
-    asking: Tensor
-    """``(B, A)`` the queries that see each root; what is left of a row is filled with any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """Texts that are read for themselves, on one device."""
+
+    ids: Tensor
+    """``(T,)`` one group after the other."""
+    groups: tuple[Group, ...]
+
+    def to(self, device: torch.device) -> "Roots":
+        """The same on a device."""
+        groups = tuple(replace(group, lengths=group.lengths.to(device)) for group in self.groups)
+        return Roots(self.ids.to(device), groups)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Token ids and who sees what, on one device."""
+    """What one forward computes, on one device: contents, and the queries that see them."""
 
-    ids: Tensor
-    """``(T,)`` the groups one after the other, then the queries."""
-    groups: tuple[Group, ...]
-    num_queries: int
+    contents: Roots
+    queries: Tensor
+    """``(N,)`` token ids, one a question; none where a root is asked at its own last token."""
+    asking: tuple[Tensor, ...]
+    """For each group of contents, then for each of policies: ``(B, A)`` the queries that see each
+    root; what is left of a line is filled with any."""
     seen: Tensor
-    """``(2 * num_queries,)`` where each query's content and policy stand among all places of
-    `Group.asking`, row by row and group by group."""
+    """``(2 * N,)`` where each query's content and policy stand among all places of `asking`, line
+    by line and group by group."""
     answers: Tensor
-    """``(Q,)`` the token at which each question is answered."""
+    """``(Q,)`` the token at which each question is answered, of the contents' and the queries'."""
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
-        groups = tuple(
-            replace(group, lengths=group.lengths.to(device), asking=group.asking.to(device))
-            for group in self.groups
-        )
-        return replace(
-            self,
-            ids=self.ids.to(device),
-            groups=groups,
+        return Batch(
+            contents=self.contents.to(device),
+            queries=self.queries.to(device),
+            asking=tuple(table.to(device) for table in self.asking),
             seen=self.seen.to(device),
             answers=self.answers.to(device),
         )
@@ -102,16 +113,27 @@ def in_rows(prompts: Iterable[Item], row_tokens: int) -> Iterator[list[Item]]:
         yield row
 
 
-def make_batch(prompts: Sequence[JudgePrompt]) -> Batch:
-    """Packs judge prompts; a policy that several ask is one root.
+def make_batches(rows: Sequence[Sequence[JudgePrompt]]) -> tuple[Roots, list[Batch]]:
+    """Packs judge prompts, each row into a batch of its own.
 
     Returns:
-        The batch, its questions in the order of the prompts and of their leaves.
+        The policies that the queries of all rows see, each once, and a batch a row, its questions
+        in the order of its prompts and of their leaves. Where prompts have no query, there are no
+        policies apart from their contents.
 
     Raises:
         ValueError: a query of several tokens; the training knows queries of one.
     """
-    roots: dict[Root, tuple[int, ...]] = {}  # a policy by itself, others by number
+    policies: dict[Root, tuple[int, ...]] = {
+        leaf: leaf for row in rows for prompt in row if prompt.query for leaf in prompt.leaves
+    }
+    read, groups = _grouped(policies)
+    return read, [_batch(row, groups) for row in rows]
+
+
+def _batch(prompts: Sequence[JudgePrompt], policies: Sequence[Sequence[Root]]) -> Batch:
+    """One row, whose queries see these groups of policies."""
+    roots: dict[Root, tuple[int, ...]] = {}
     queries: list[int] = []
     sees: list[tuple[Root, Root]] = []
     for number, prompt in enumerate(prompts):
@@ -122,56 +144,72 @@ def make_batch(prompts: Sequence[JudgePrompt]) -> Batch:
             continue
         if len(prompt.query) != 1:
             raise ValueError(f"found a query of {len(prompt.query)} tokens; expected one token")
-        content = (number, None)
-        roots[content] = prompt.prefix
+        roots[number] = prompt.prefix
         for leaf in prompt.leaves:
-            roots[-1, leaf] = leaf
             queries += prompt.query
-            sees.append((content, (-1, leaf)))
-    asking: dict[Root, list[int]] = defaultdict(list)
-    for query, pair in enumerate(sees):
-        for root in pair:
-            asking[root].append(query)
-    ids: list[int] = []
-    groups: list[Group] = []
-    last: dict[Root, int] = {}
-    places: dict[tuple[Root, int], int] = {}
-    num_places = 0
-    for keys in _grouped(roots):
-        width = max(len(roots[key]) for key in keys)
-        most = max(len(asking[key]) for key in keys)
-        table = []
-        for key in keys:
-            last[key] = len(ids) + len(roots[key]) - 1
-            ids += [*roots[key], *[0] * (width - len(roots[key]))]
-            places |= {(key, query): num_places + n for n, query in enumerate(asking[key])}
-            # filled with other queries each: the gradient of one query would gather them all
-            fill = [n % len(queries) for n in range(num_places, num_places + most)]
-            table.append([*asking[key], *fill[len(asking[key]) :]])
-            num_places += most
-        lengths = torch.tensor([len(roots[key]) for key in keys])
-        groups.append(Group(lengths, width, torch.tensor(table, dtype=torch.long)))
+            sees.append((number, leaf))
+    contents, groups = _grouped(roots)
+    asking, seen = _tables(sees, [*groups, *policies]) if queries else ((), [])
     if queries:
-        answers = [*range(len(ids), len(ids) + len(queries))]
+        answers = [*range(len(contents.ids), len(contents.ids) + len(queries))]
     else:  # in the order of the questions, not of the groups
-        answers = [last[key] for key in roots]
+        last = _last_tokens(contents, groups)
+        answers = [last[root] for root in roots]
     return Batch(
-        ids=torch.tensor([*ids, *queries]),
-        groups=tuple(groups),
-        num_queries=len(queries),
-        seen=torch.tensor(
-            [places[root, query] for query, pair in enumerate(sees) for root in pair],
-            dtype=torch.long,
-        ),
+        contents=contents,
+        queries=torch.tensor(queries, dtype=torch.long),
+        asking=asking,
+        seen=torch.tensor(seen, dtype=torch.long),
         answers=torch.tensor(answers),
     )
 
 
-def _grouped(roots: dict[Root, tuple[int, ...]]) -> Iterable[list[Root]]:
-    group: list[Root] = []
-    for key in sorted(roots, key=lambda key: len(roots[key])):
-        if group and len(roots[key]) > GROUP_GROWTH * len(roots[group[0]]):
-            yield group
-            group = []
-        group.append(key)
-    yield group
+def _grouped(roots: dict[Root, tuple[int, ...]]) -> tuple[Roots, list[list[Root]]]:
+    """Roots in groups of similar length, and which they are."""
+    named: list[list[Root]] = []
+    for root in sorted(roots, key=lambda root: len(roots[root])):
+        if not named or len(roots[root]) > GROUP_GROWTH * len(roots[named[-1][0]]):
+            named.append([])
+        named[-1].append(root)
+    ids: list[int] = []
+    groups = []
+    for group in named:
+        width = len(roots[group[-1]])
+        for root in group:
+            ids += [*roots[root], *[0] * (width - len(roots[root]))]
+        groups.append(Group(torch.tensor([len(roots[root]) for root in group]), width))
+    return Roots(torch.tensor(ids, dtype=torch.long), tuple(groups)), named
+
+
+def _tables(
+    sees: Sequence[tuple[Root, Root]], groups: Sequence[Sequence[Root]]
+) -> tuple[tuple[Tensor, ...], list[int]]:
+    """`Batch.asking` and `Batch.seen` of queries that see a content and a policy each."""
+    asking: dict[Root, list[int]] = defaultdict(list)
+    for query, pair in enumerate(sees):
+        for root in pair:
+            asking[root].append(query)
+    tables = []
+    places: dict[tuple[Root, int], int] = {}
+    num_places = 0
+    for group in groups:
+        most = max(len(asking[root]) for root in group)
+        lines = []
+        for root in group:
+            places |= {(root, query): num_places + n for n, query in enumerate(asking[root])}
+            # filled with other queries each: the gradient of one query would gather them all
+            fill = [n % len(sees) for n in range(num_places, num_places + most)]
+            lines.append([*asking[root], *fill[len(asking[root]) :]])
+            num_places += most
+        tables.append(torch.tensor(lines, dtype=torch.long).view(len(group), most))
+    return tuple(tables), [places[root, query] for query, pair in enumerate(sees) for root in pair]
+
+
+def _last_tokens(contents: Roots, groups: Sequence[Sequence[Root]]) -> dict[Root, int]:
+    last: dict[Root, int] = {}
+    first = 0
+    for group, named in zip(contents.groups, groups, strict=True):
+        for root, length in zip(named, group.lengths.tolist(), strict=True):
+            last[root] = first + length - 1
+            first += group.width
+    return last

@@ -5,14 +5,30 @@ Letters are changed in some or all words; or the text is put between harmless on
 
 import random
 import re
+import unicodedata
 from collections.abc import Callable
 
-_LEET = str.maketrans({"a": "4", "e": "3", "i": "1", "o": "0", "s": "5", "t": "7"})
-_SYMBOLS = str.maketrans({"a": "@", "s": "$", "i": "!", "o": "*", "e": "€", "l": "|"})
-_HOMOGLYPHS = str.maketrans(
-    {"a": "а", "c": "с", "e": "е", "i": "і", "o": "о", "p": "р", "s": "ѕ", "x": "х", "y": "у"}
+_LEET = {"a": "4", "e": "3", "g": "9", "i": "1", "l": "1", "o": "0", "s": "5", "t": "7"}
+_SYMBOLS = {
+    "a": "@", "c": "(", "e": "€", "h": "#", "i": "!", "k": "|<", "l": "|", "o": "*", "s": "$",
+    "t": "+", "v": "\\/", "x": "×", "y": "¥",
+}  # fmt: skip
+_HOMOGLYPHS = (
+    {"a": "а", "c": "с", "e": "е", "i": "і", "o": "о", "p": "р", "s": "ѕ", "x": "х", "y": "у"},
+    {"a": "α", "e": "ε", "i": "ι", "k": "κ", "n": "η", "o": "ο", "p": "ρ", "t": "τ", "u": "υ"},
+    {"a": "ɑ", "b": "ʙ", "g": "ɡ", "h": "һ", "k": "к", "l": "ӏ", "m": "м", "n": "п", "t": "т"},
+)  # fmt: skip
+_ACCENTS = (
+    "\u0300",
+    "\u0301",
+    "\u0302",
+    "\u0303",
+    "\u0307",
+    "\u0308",
+    "\u030b",
+    "\u030c",
+    "\u0327",
 )
-_ACCENTS = str.maketrans({"a": "á", "e": "ë", "i": "ì", "o": "ö", "u": "ü", "n": "ñ"})
 _ZERO_WIDTH = ("\u200b", "\u200c", "\u200d", "\u2060", "\ufeff")
 _EMOJI = {
     "kill": "🔪", "die": "💀", "dead": "💀", "gun": "🔫", "bomb": "💣", "drugs": "💊", "fire": "🔥",
@@ -31,6 +47,18 @@ _BENIGN = (
     "Please find the figures for the third quarter in the attached table.",
     "He tunes pianos for a living and plays the cello at weekends.",
     "Add a pinch of salt, stir well and let the dough rest for an hour.",
+    "The new shelves arrived on Tuesday, and two of the screws were missing.",
+    "Our choir rehearses in the gym until the hall has been repainted.",
+    "From the tower you can see the river, two mills and the old brickworks.",
+    "She keeps a list of the birds that she has seen from the kitchen window.",
+    "The bakery on the corner sells out of rye bread before eight.",
+    "Version 2.4 fixes a mistake in how dates are shown and nothing else.",
+    "We took the early ferry and had the whole beach to ourselves.",
+    "Please return the keys to reception and tell them your room number.",
+    "His essay compares three translations of the same short poem.",
+    "The lamp needs a bulb of forty watts with a small thread.",
+    "On Sundays the market moves to the square behind the town hall.",
+    "They planted apple trees along the road in the year of the great flood.",
 )
 _FRAMES = (
     "Write a short story in which one of the characters says: {text}",
@@ -48,7 +76,8 @@ _FRAMES = (
 
 def disguised(rng: random.Random, text: str) -> str:
     """The text in a disguise that `rng` chooses."""
-    disguise = rng.choice((_words, _words, _case, _typos, _padded, _framed, _emoji))
+    disguises = (_words, _words, _words, _words, _case, _typos, _padded, _padded, _framed, _emoji)
+    disguise = rng.choice(disguises)
     return disguise(rng, text)
 
 
@@ -56,10 +85,10 @@ def _words(rng: random.Random, text: str) -> str:
     """One trick of spelling, in all words or in some."""
     trick = rng.choice(
         (
-            _translated(_LEET),
-            _translated(_SYMBOLS),
-            _translated(_HOMOGLYPHS),
-            _translated(_ACCENTS),
+            _replaced(rng, _LEET),
+            _replaced(rng, _SYMBOLS),
+            _replaced(rng, rng.choice(_HOMOGLYPHS)),
+            _accented(rng),
             lambda word: rng.choice(_ZERO_WIDTH).join(word),
             lambda word: rng.choice((" ", ".", "-", "_")).join(word),
             lambda word: word[0] + "*" * max(len(word) - 2, 0) + word[-1],
@@ -74,8 +103,23 @@ def _words(rng: random.Random, text: str) -> str:
     )
 
 
-def _translated(table: dict[int, str]) -> Callable[[str], str]:
-    return lambda word: word.translate(table)
+def _replaced(rng: random.Random, stand_ins: dict[str, str]) -> Callable[[str], str]:
+    """Some letters of a word, or all that have a stand-in, by it."""
+    share = rng.choice((0.5, 1.0))
+    return lambda word: "".join(
+        stand_ins.get(letter.lower(), letter) if rng.random() < share else letter for letter in word
+    )
+
+
+def _accented(rng: random.Random) -> Callable[[str], str]:
+    """Accents that no language has in such numbers."""
+    share = rng.choice((0.3, 0.6))
+    return lambda word: unicodedata.normalize(
+        "NFC",
+        "".join(
+            letter + rng.choice(_ACCENTS) if rng.random() < share else letter for letter in word
+        ),
+    )
 
 
 def _case(rng: random.Random, text: str) -> str:
@@ -114,9 +158,11 @@ def _emoji(rng: random.Random, text: str) -> str:
 
 def _padded(rng: random.Random, text: str) -> str:
     """Harmless sentences before it, behind it or both."""
-    before = rng.sample(_BENIGN, rng.randrange(4))
-    after = rng.sample(_BENIGN, rng.randrange(4))
-    return " ".join([*before, text, *after])
+    most = rng.choice((3, 3, 12))
+    before = rng.sample(_BENIGN, rng.randrange(most + 1))
+    after = rng.sample(_BENIGN, rng.randrange(most + 1))
+    between = rng.choice((" ", "\n\n"))
+    return between.join(part for part in (" ".join(before), text, " ".join(after)) if part)
 
 
 def _framed(rng: random.Random, text: str) -> str:

@@ -6,101 +6,231 @@ and a query's attention is put together from its parts: the content's, the polic
 That both give the same scores is what a test holds.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from moderation.training.batch import Batch, Group
+from moderation.training.batch import Batch, Group, Roots
+from moderation.training.fused import linear, norm
 
 SLIDING = "sliding_attention"
 
+Attend = Callable[[int, Tensor, Tensor, Tensor, float, int | None], Tensor]
+"""Attention of a layer: its number, queries, keys and values ``(T, heads, H)``, the scaling of
+the products and the tokens that it sees; gives ``(T, heads, H)``."""
 
-def answer_margins(model: Any, batch: Batch, direction: Tensor) -> Tensor:
+
+@dataclass(frozen=True, slots=True)
+class ReadPolicies:
+    """What the layers keep of policies."""
+
+    groups: tuple[Group, ...]
+    keys: tuple[Tensor, ...]
+    """``(T, key heads, H)`` a layer."""
+    values: tuple[Tensor, ...]
+
+    def apart(self) -> "ReadPolicies":
+        """The same, in which gradients gather: `backward` hands them on at once."""
+        return ReadPolicies(
+            self.groups,
+            tuple(keys.detach().requires_grad_() for keys in self.keys),
+            tuple(values.detach().requires_grad_() for values in self.values),
+        )
+
+    def backward(self, apart: "ReadPolicies") -> None:
+        """The backward pass of reading the policies, from the gradients that gathered."""
+        if self.groups:
+            gathered = [states.grad for states in (*apart.keys, *apart.values)]
+            torch.autograd.backward((*self.keys, *self.values), gathered)
+
+
+def read_policies(model: Any, policies: Roots) -> ReadPolicies:
+    """Reads policies, for any number of batches whose queries see them.
+
+    Args:
+        model: a `Gemma3ForCausalLM`, with adapters or without.
+        policies: on the model's device; may be empty.
+    """
+    kept_keys: list[Tensor] = []
+    kept_values: list[Tensor] = []
+
+    def attend(
+        _layer: int,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        scaling: float,
+        window: int | None,
+    ) -> Tensor:
+        kept_keys.append(keys)
+        kept_values.append(values)
+        return _among_themselves(queries, keys, values, policies.groups, scaling, window)
+
+    if policies.groups:
+        nobody = policies.ids.new_zeros(0)
+        _hidden(model, policies.ids, _positions(model, policies), attend, nobody)
+    return ReadPolicies(policies.groups, tuple(kept_keys), tuple(kept_values))
+
+
+def answer_margins(model: Any, batch: Batch, policies: ReadPolicies, direction: Tensor) -> Tensor:
     """Logit of Yes minus logit of No for every question, ``(Q,)`` float32: P(Yes) is its sigmoid.
 
     Args:
         model: a `Gemma3ForCausalLM`, with adapters or without.
         batch: on the model's device.
+        policies: that the batch was made with.
         direction: ``(D,)`` float32, the output head's row of Yes minus that of No.
     """
-    text = model.model
-    hidden = text.embed_tokens(batch.ids)
-    positions = _positions(batch, text.config.max_position_embeddings)
-    kinds = set(text.config.layer_types)
-    rotations = {
-        kind: tuple(part[0] for part in text.rotary_emb(hidden, positions[None], kind))
-        for kind in kinds
-    }
-    windows = {SLIDING: int(text.config.sliding_window)}
-    for layer, kind in zip(text.layers, text.config.layer_types, strict=True):
-        attention = layer.self_attn
-        shape = (len(hidden), -1, attention.head_dim)
-        normed = layer.input_layernorm(hidden)
-        queries = _rotate(attention.q_norm(attention.q_proj(normed).view(shape)), rotations[kind])
-        keys = _rotate(attention.k_norm(attention.k_proj(normed).view(shape)), rotations[kind])
-        values = attention.v_proj(normed).view(shape)
-        mixed = _attend(queries, keys, values, batch, attention.scaling, windows.get(kind))
-        hidden = hidden + layer.post_attention_layernorm(attention.o_proj(mixed.flatten(1)))
-        fed = layer.mlp(layer.pre_feedforward_layernorm(hidden))
-        hidden = hidden + layer.post_feedforward_layernorm(fed)
-    margins: Tensor = text.norm(hidden[batch.answers]).float() @ direction
+    contents = batch.contents
+    num_queries = len(batch.queries)
+
+    def attend(
+        layer: int,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        scaling: float,
+        window: int | None,
+    ) -> Tensor:
+        own = len(contents.ids)
+        mixed = _among_themselves(
+            queries[:own], keys[:own], values[:own], contents.groups, scaling, window
+        )
+        if not num_queries:
+            return mixed
+        seen = [
+            *_kept(contents.groups, keys[:own], values[:own]),
+            *_kept(policies.groups, policies.keys[layer], policies.values[layer]),
+        ]
+        read = _read_both(queries[own:], keys[own:], values[own:], seen, batch, scaling, window)
+        return torch.cat([mixed, read])
+
+    ids = torch.cat([contents.ids, batch.queries])
+    positions = _positions(model, contents, num_queries)
+    hidden = _hidden(model, ids, positions, attend, batch.answers)
+    margins: Tensor = hidden.float() @ direction
     return margins
 
 
-def _positions(batch: Batch, last: int) -> Tensor:
+def _hidden(model: Any, ids: Tensor, positions: Tensor, attend: Attend, answers: Tensor) -> Tensor:
+    """``(Q, D)`` the last layer's normed output where something is asked."""
+    text = model.model
+    hidden = text.embed_tokens(ids)
+    kinds = text.config.layer_types
+    rotations = {
+        kind: tuple(part[0] for part in text.rotary_emb(hidden, positions[None], kind))
+        for kind in set(kinds)
+    }
+    windows = {SLIDING: int(text.config.sliding_window)}
+    for number, (layer, kind) in enumerate(zip(text.layers, kinds, strict=True)):
+        attention = layer.self_attn
+        shape = (len(hidden), -1, attention.head_dim)
+        normed = norm(layer.input_layernorm, hidden)
+        queries, keys, values = (
+            linear(projection, normed).view(shape)
+            for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        queries = _rotate(norm(attention.q_norm, queries), rotations[kind])
+        keys = _rotate(norm(attention.k_norm, keys), rotations[kind])
+        mixed = attend(number, queries, keys, values, attention.scaling, windows.get(kind))
+        if number == len(kinds) - 1:  # nobody sees the others any more
+            hidden, mixed = hidden[answers], mixed[answers]
+        attended = linear(attention.o_proj, mixed.flatten(1))
+        hidden = hidden + norm(layer.post_attention_layernorm, attended)
+        normed = norm(layer.pre_feedforward_layernorm, hidden)
+        mlp = layer.mlp
+        gate = mlp.act_fn(linear(mlp.gate_proj, normed))
+        fed = linear(mlp.down_proj, gate * linear(mlp.up_proj, normed))
+        hidden = hidden + norm(layer.post_feedforward_layernorm, fed)
+    return norm(text.norm, hidden)
+
+
+def _positions(model: Any, roots: Roots, num_queries: int = 0) -> Tensor:
     """``(T,)``: every root ends where the queries begin, as far behind as the model was made for.
 
     Only distances count, so no key has to be moved for those who see it.
     """
-    found = []
-    begin = min(last - 1, 2048)
-    for group in batch.groups:
-        steps = torch.arange(group.width, device=batch.ids.device)
-        found.append((begin - group.lengths[:, None] + steps).flatten())
-    found.append(torch.full((batch.num_queries,), begin, device=batch.ids.device))
-    return torch.cat(found)
+    begin = min(model.config.max_position_embeddings - 1, 2048)
+    device = roots.ids.device
+    found = [
+        (begin - group.lengths[:, None] + torch.arange(group.width, device=device)).flatten()
+        for group in roots.groups
+    ]
+    return torch.cat([*found, torch.full((num_queries,), begin, device=device)])
 
 
-def _attend(
+def _by_group(groups: Sequence[Group], states: Tensor) -> list[Tensor]:
+    """States of roots ``(T, heads, H)`` as ``(B, heads, L, H)`` a group."""
+    sizes = [len(group.lengths) * group.width for group in groups]
+    return [
+        part.view(len(group.lengths), group.width, *states.shape[1:]).transpose(1, 2)
+        for group, part in zip(groups, torch.split(states, sizes), strict=True)
+    ]
+
+
+def _kept(
+    groups: Sequence[Group], keys: Tensor, values: Tensor
+) -> list[tuple[Group, Tensor, Tensor]]:
+    return list(zip(groups, _by_group(groups, keys), _by_group(groups, values), strict=True))
+
+
+def _among_themselves(
     queries: Tensor,
     keys: Tensor,
     values: Tensor,
+    groups: Sequence[Group],
+    scaling: float,
+    window: int | None,
+) -> Tensor:
+    """Attention of roots, ``(T, heads, H)``; keys and values have one head a group of heads."""
+    asked = _by_group(groups, queries)
+    return torch.cat(
+        [
+            _causal(group_queries, group_keys, group_values, scaling, window)
+            for group_queries, (_, group_keys, group_values) in zip(
+                asked, _kept(groups, keys, values), strict=True
+            )
+        ]
+    )
+
+
+def _read_both(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    seen: Sequence[tuple[Group, Tensor, Tensor]],
     batch: Batch,
     scaling: float,
     window: int | None,
 ) -> Tensor:
-    """Attention of one layer, ``(T, heads, head size)``; keys and values have one head a group."""
-    num_roots = len(queries) - batch.num_queries
-    asking = queries[num_roots:]
-    mixed: list[Tensor] = []
+    """Attention of the queries ``(N, heads, H)`` to a content, a policy and themselves.
+
+    Args:
+        queries, keys, values: of the queries.
+        seen: keys and values of all groups that they see, in the order of `Batch.asking`.
+        batch: whose queries they are.
+        scaling: of the products.
+        window: tokens that the layer sees.
+    """
     parts: list[Tensor] = []
     sums: list[Tensor] = []
-    first = 0
-    for group in batch.groups:
-        shape = (len(group.lengths), group.width)
-        here = slice(first, first + shape[0] * shape[1])
-        first = here.stop
-        root_queries, root_keys, root_values = (
-            states[here].view(*shape, *states.shape[1:]).transpose(1, 2)
-            for states in (queries, keys, values)
-        )
-        mixed.append(_causal(root_queries, root_keys, root_values, scaling, window))
-        if batch.num_queries:
-            part, total = _read(asking, root_keys, root_values, group, scaling, window)
-            parts.append(part)
-            sums.append(total)
-    if batch.num_queries:
-        own = slice(num_roots, None)
-        repeats = queries.shape[1] // keys.shape[1]
-        own_keys, own_values = (part[own].repeat_interleave(repeats, 1) for part in (keys, values))
-        itself = (asking.float() * own_keys.float()).sum(-1) * scaling
-        others = torch.cat(parts)[batch.seen].view(-1, 2, *own_values.shape[1:])
-        totals = torch.cat(sums)[batch.seen].view(-1, 2, itself.shape[1])
-        weights = torch.softmax(torch.cat([totals, itself[:, None]], dim=1), dim=1)
-        together = torch.cat([others, own_values[:, None]], dim=1)
-        mixed.append((together * weights[..., None].to(values.dtype)).sum(1))
-    return torch.cat(mixed)
+    for (group, root_keys, root_values), asking in zip(seen, batch.asking, strict=True):
+        if not asking.shape[1]:  # policies of another row
+            continue
+        part, total = _read(queries, root_keys, root_values, group, asking, scaling, window)
+        parts.append(part)
+        sums.append(total)
+    repeats = queries.shape[1] // keys.shape[1]
+    own_keys, own_values = (part.repeat_interleave(repeats, 1) for part in (keys, values))
+    itself = (queries.float() * own_keys.float()).sum(-1) * scaling
+    others = torch.cat(parts)[batch.seen].view(-1, 2, *own_values.shape[1:])
+    totals = torch.cat(sums)[batch.seen].view(-1, 2, itself.shape[1])
+    weights = torch.softmax(torch.cat([totals, itself[:, None]], dim=1), dim=1)
+    together = torch.cat([others, own_values[:, None]], dim=1)
+    return (together * weights[..., None].to(values.dtype)).sum(1)
 
 
 def _causal(
@@ -129,30 +259,32 @@ def _causal(
 
 
 def _read(
-    asking: Tensor,
+    queries: Tensor,
     keys: Tensor,
     values: Tensor,
     group: Group,
+    asking: Tensor,
     scaling: float,
     window: int | None,
 ) -> tuple[Tensor, Tensor]:
     """What queries read of a group's roots.
 
     Args:
-        asking: ``(N, heads, H)`` all queries.
+        queries: ``(N, heads, H)`` all of them.
         keys, values: ``(B, key heads, L, H)``.
         group: whose roots they are.
+        asking: see `Batch`.
         scaling: of the products.
         window: tokens that the layer sees.
 
     Returns:
-        For each place of `group.asking`: the mixed values ``(B * A, heads, H)``, and the logarithm
+        For each place of `asking`: the mixed values ``(B * A, heads, H)``, and the logarithm
         of the sum of its exponential scores ``(B * A, heads)``, float32, by which parts are merged.
     """
-    num_roots, num_asking = group.asking.shape
+    num_roots, num_asking = asking.shape
     key_heads, size = keys.shape[1], keys.shape[3]
     split = (num_roots, num_asking, key_heads, -1)  # the last: heads of each key head
-    rows = asking[group.asking.flatten()].view(*split, size).transpose(1, 2).flatten(2, 3)
+    rows = queries[asking.flatten()].view(*split, size).transpose(1, 2).flatten(2, 3)
     scores = (rows @ keys.transpose(2, 3)).float() * scaling
     steps = torch.arange(group.width, device=keys.device)
     distance = group.lengths[:, None] - steps  # of the query, which stands behind the last token

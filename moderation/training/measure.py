@@ -13,10 +13,10 @@ from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.training.batch import (
     MAX_CONTENT_TOKENS,
     in_rows,
-    make_batch,
+    make_batches,
     render_record,
 )
-from moderation.training.layers import answer_margins
+from moderation.training.layers import answer_margins, read_policies
 from moderation.training.records import POLICY_WEIGHTS, Record, read_records
 from policies import PolicyLibrary
 
@@ -50,9 +50,12 @@ def measure(model: Any, direction: Tensor, cases: Sequence[Case]) -> dict[str, d
     """
     answers: dict[str, list[bool]] = defaultdict(list)
     scores: dict[str, list[float]] = defaultdict(list)
-    for row in in_rows(cases, ROW_TOKENS):
-        batch = make_batch([prompt for prompt, _ in row]).to(direction.device)
-        margins = iter(answer_margins(model, batch, direction).tolist())
+    rows = list(in_rows(cases, ROW_TOKENS))
+    roots, batches = make_batches([[prompt for prompt, _ in row] for row in rows])
+    policies = read_policies(model, roots.to(direction.device))
+    for row, batch in zip(rows, batches, strict=True):
+        on_device = batch.to(direction.device)
+        margins = iter(answer_margins(model, on_device, policies, direction).tolist())
         for _, labels in row:
             for policy_id, violates in labels.items():
                 answers[policy_id].append(violates)

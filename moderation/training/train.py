@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,11 @@ from moderation.tokenizer import SafeTokenizer
 from moderation.training.batch import (
     MAX_CONTENT_TOKENS,
     in_rows,
-    make_batch,
+    make_batches,
     render_record,
 )
 from moderation.training.data import Example, Sampler, stage_sampler
-from moderation.training.layers import answer_margins
+from moderation.training.layers import answer_margins, read_policies
 from moderation.training.measure import cases_to_measure, measure
 from policies import load_library
 
@@ -56,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--stop-after", type=int, help="steps after which to stop, to go on later")
     parser.add_argument("--init", type=Path, help="folder of an adapter to begin with")
     parser.add_argument("--batch", type=int, default=24, help="contents a step")
+    parser.add_argument(
+        "--questions", type=int, help="most questions of a content; all that are drawn if not given"
+    )
     parser.add_argument("--rank", type=int, default=16, help="LoRA rank")
     parser.add_argument("--lr", type=float, default=4e-4)
     parser.add_argument("--seed", type=int, default=1)
@@ -101,7 +105,8 @@ def train(args: argparse.Namespace, base: Path) -> None:
     recipe["begins_with"] = args.init.name if args.init else None
     (args.out / "arguments.json").write_text(json.dumps(recipe, indent=1) + "\n")
     last_step = min(args.steps, args.stop_after or args.steps)
-    rows = _Rows(sampler, builder, range(first_step, last_step), args.batch, args.row_tokens)
+    steps = range(first_step, last_step)
+    rows = _Rows(sampler, builder, steps, args.batch, args.row_tokens, args.questions)
     ahead = 4 if args.workers else None
     loaded: Iterable[list[Row]] = DataLoader(
         rows, batch_size=None, num_workers=args.workers, prefetch_factor=ahead
@@ -145,19 +150,25 @@ class _Rows(Dataset[list[Row]]):
         steps: range,
         batch: int,
         row_tokens: int,
+        most_questions: int | None,
     ) -> None:
         self._sampler = sampler
         self._builder = builder
         self._steps = steps
         self._batch = batch
         self._row_tokens = row_tokens
+        self._most_questions = most_questions
 
     def __len__(self) -> int:
         return len(self._steps)
 
     def __getitem__(self, index: int) -> list[Row]:
         step = self._steps[index]
-        examples = (self._sampler.draw(step, place) for place in range(self._batch))
+        drawn = (self._sampler.draw(step, place) for place in range(self._batch))
+        examples = (
+            replace(example, questions=example.questions[: self._most_questions])
+            for example in drawn
+        )
         kept = [
             (prompt, example)
             for example in examples
@@ -196,17 +207,20 @@ def _backward(
     questions = [question for row in rows for _, example in row for question in example.questions]
     total_weight = sum(question.weight for question in questions)
     total = torch.zeros((), device=device)
-    for row in rows:
+    roots, batches = make_batches([[prompt for prompt, _ in row] for row in rows])
+    policies = read_policies(model, roots.to(device))
+    apart = policies.apart()
+    for row, batch in zip(rows, batches, strict=True):
         asked = [question for _, example in row for question in example.questions]
         labels = torch.tensor([float(q.violates) for q in asked], device=device)
         weights = torch.tensor([q.weight / total_weight for q in asked], device=device)
-        batch = make_batch([prompt for prompt, _ in row]).to(device)
-        margins = answer_margins(model, batch, direction)
+        margins = answer_margins(model, batch.to(device), apart, direction)
         loss = nn.functional.binary_cross_entropy_with_logits(
             margins, labels, weights, reduction="sum"
         )
         torch.autograd.backward(loss)
         total += loss.detach()
+    policies.backward(apart)
     return total, len(questions)
 
 

@@ -7,6 +7,7 @@ import random
 import re
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,11 +19,12 @@ from moderation.checkpoints import Classifier, load_checkpoint
 from moderation.prompts import JudgePrompt, PromptBuilder
 from moderation.templates import TEMPLATES
 from moderation.tokenizer import SafeTokenizer
-from moderation.training.batch import make_batch
+from moderation.training.batch import make_batches
 from moderation.training.data import Sampler
 from moderation.training.derived import derived_records, known_better
 from moderation.training.disguise import disguised
-from moderation.training.layers import answer_margins
+from moderation.training.fused import linear, norm
+from moderation.training.layers import answer_margins, read_policies
 from moderation.training.narrow import NarrowPolicy, narrow_policies
 from moderation.training.records import (
     PERMISSIVE_LICENCES,
@@ -87,7 +89,8 @@ def test_what_is_trained_is_what_is_served(
 ) -> None:
     model = in_training.get_base_model()
     direction = answer_direction(model, trained.builder.tokenizer)
-    margins = answer_margins(model, make_batch(prompts), direction)
+    policies, (batch,) = make_batches([prompts])
+    margins = answer_margins(model, batch, read_policies(model, policies), direction)
     expected = [score for prompt in prompts for score in ask(trained.engine, prompt)]
     assert torch.sigmoid(margins).tolist() == pytest.approx(expected, abs=1e-4)
 
@@ -100,26 +103,59 @@ def test_the_adapter_matters(tiny: dict[str, Classifier], trained: Classifier) -
 
 
 @pytest.mark.parametrize("query", [(), (35,)])
-def test_the_gradient_of_a_packed_row_is_the_sum_of_each_prompts(
-    in_training: PeftModel, trained: Classifier, query: tuple[int, ...]
+@pytest.mark.parametrize("num_rows", [1, 2, 3])
+def test_the_gradient_of_a_step_is_the_sum_of_each_prompts(
+    in_training: PeftModel, trained: Classifier, query: tuple[int, ...], num_rows: int
 ) -> None:
     model = in_training.get_base_model()
     direction = answer_direction(model, trained.builder.tokenizer)
     prompts = [
         JudgePrompt((30,) * 40, ((31, 36),), query),
         JudgePrompt((32, 37), ((31, 36), (33,)), query),
+        JudgePrompt((38, 39), ((34, 35, 36, 37, 38),), query),
     ]
     parameters = [p for p in in_training.parameters() if p.requires_grad]
 
-    def gradient(row: list[JudgePrompt]) -> list[torch.Tensor]:
-        margins = answer_margins(model, make_batch(row), direction)
-        return list(torch.autograd.grad(margins.sum(), parameters))
+    def of_one(prompt: JudgePrompt) -> tuple[torch.Tensor, ...]:
+        roots, (batch,) = make_batches([[prompt]])
+        margins = answer_margins(model, batch, read_policies(model, roots), direction)
+        return torch.autograd.grad(margins.sum(), parameters)
 
-    together = gradient(prompts)
-    apart = [a + b for a, b in zip(*(gradient([prompt]) for prompt in prompts), strict=True)]
+    roots, batches = make_batches([prompts[number::num_rows] for number in range(num_rows)])
+    policies = read_policies(model, roots)
+    gathering = policies.apart()
+    for batch in batches:
+        margins = answer_margins(model, batch, gathering, direction)
+        torch.autograd.backward(margins.sum())
+    policies.backward(gathering)
+    together = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    in_training.zero_grad()
+    apart = [sum(parts) for parts in zip(*map(of_one, prompts), strict=True)]
+    assert len(together) == len(parameters)
     for found, expected in zip(together, apart, strict=True):
         assert torch.isfinite(found).all()
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_layers_written_out_are_those_of_the_libraries(in_training: PeftModel) -> None:
+    model: Any = in_training.get_base_model()
+    layer = model.model.layers[0]
+    torch.manual_seed(3)
+    for module, written_out, width in (
+        (layer.mlp.gate_proj, linear, layer.mlp.gate_proj.in_features),
+        (layer.self_attn.q_norm, norm, layer.self_attn.head_dim),
+    ):
+        inputs = torch.randn(7, width, requires_grad=True)
+        about = [inputs, *(p for p in module.parameters() if p.requires_grad)]
+        if written_out is norm:
+            about = [inputs]
+        of_library, own = module(inputs), written_out(module, inputs)
+        torch.testing.assert_close(own, of_library)
+        weights = torch.randn_like(own)
+        expected = torch.autograd.grad((of_library * weights).sum(), about)
+        found = torch.autograd.grad((own * weights).sum(), about)
+        for each, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(each, other)
 
 
 @pytest.fixture(scope="module")

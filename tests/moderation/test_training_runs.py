@@ -75,6 +75,15 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
         torch.testing.assert_close(weight, expected[name], rtol=0, atol=0)
 
 
+def test_a_run_of_one_question_a_content(
+    whole: Path, checkpoint_dirs: dict[str, Path], records: Path, tmp_path: Path
+) -> None:
+    run(checkpoint_dirs["gemma3"], records, tmp_path, "--steps", "1", "--questions", "1")
+    assert [line["answers"] for line in lines(tmp_path / "log.jsonl")] == [4]
+    first, *_ = lines(whole / "log.jsonl")
+    assert int(str(first["answers"])) > 4
+
+
 def test_another_seed_gives_another_adapter_and_the_mean_lies_between(
     whole: Path, checkpoint_dirs: dict[str, Path], records: Path, tmp_path: Path
 ) -> None:
