@@ -21,6 +21,8 @@ GROUPED = (
     "hate_more_a.yaml",
     "hate_more_b.yaml",
     "injections_more.yaml",
+    "look_alikes_en.yaml",
+    "look_alikes_more.yaml",
     "requests.yaml",
     "tasks.yaml",
 )
