@@ -44,6 +44,9 @@ TAGS = "".join(chr(0xE0000 + ord(letter)) for letter in "kill her")
         # marks
         ("k\u0336i\u0336l\u0336l\u0336 k\u0300\u0301\u0302\u0303ill", "kill kill"),
         ("k\u20ddill", "kill"),
+        ("Hów dȯ I ḱĩl̆l my ñêíg̊h̃böŭr", "How do I kill my neighbour"),
+        ("k̃ĩl̃l̃ t̃h̃ẽm̃ ãl̃l̃", "kill them all"),
+        ("ţĥîš ţéẋţ ĥåš ḿáŕķš", "this text has marks"),
         # set apart
         ("k i l l", "kill"),
         ("now k.i.l.l them", "now kill them"),
@@ -107,6 +110,14 @@ ORDINARY = [
     "我今天去了北京，看到了“故宫”！价格是１０元（大约）……哈哈哈，KKK和hhhh。",
     "今日はＴＶで映画を見ました。ﾃﾚﾋﾞは１０時から！すごーーーい。",
     "오늘은 날씨가 좋네요! ㅋㅋㅋㅋ ㅠㅠ 도둑OOO인데 3시에 만나요.",
+    "Kŕdeľ šťastných ďatľov žerie; Příliš žluťoučký kůň; glāžšķūņa rūķīši dzērumā.",
+    "Eĥoŝanĝo ĉiuĵaŭde; gŵydd, tŷ; ag̃a hag̃ua kũñataĩ; vil̃kas, var̃das, mė́nuo; n̄an, n̂g, m̄-koh.",
+    "Gbogbo ènìyàn ni a bí ní òmìnira; ẹ̀tọ́ kọ̀ọ̀kan sì dọ́gba. Wọ́n ní ẹ̀bùn ti làákàyè.",
+    "Rénrén shēng ér zìyóu, zài zūnyán hé quánlì shàng yīlǜ píngděng; tʼáá ałtsoh, ą́ę́į́ǫ́.",
+    "dharmakṣetre pāṇḍavāścaiva r̥tvíjam; ḏū l-ḥiǧǧa, ẓuhr, ġayr; wəʾēṯ lip̄nê; D'ḟuascail Íosa.",
+    "bŭt'ər, kăt, fäth'ər, ō'pən, pâr; let x̂, p̂ and k̂ be estimates of ẋ, r̂ and x̃.",
+    "Dvořák, Łukasz, Nguyễn, François, Þór, Erdoğan, São Tomé, Ķekava, Ģirts, Ḥusayn, Șerban.",
+    "It was naïve of Zoë to eat the jalapeño in the café, and some write kíll or ḱill.",
     "Mooré: fo yʋʋre, n dogde, sɩd la wẽn-naam; Kabiyè: pa-tɩŋa pɛwɛ nɛ pa-tɩ yɔɔ, palʋlʋʋ.",
     "Ewe: wodzi amegbetɔwo ƒe ŋudzɔdzɔ, ƒle ɣeyiɣi; Khoekhoe: ǀHōasa khoen, ǁKhauxaǁnas, Nǀuu.",
     "Azərbaycan: bütün insanlar ləyaqət hüquqlarına görə azad; Hausa: ’yan ɗan ƙasa ɓera.",
@@ -124,7 +135,7 @@ def test_ordinary_text_is_its_own_normal_form(text: str) -> None:
 
 
 def test_accents_in_two_characters_are_composed_and_never_lost() -> None:
-    apart = unicodedata.normalize("NFD", "Zoë à l'été, mañana, thế, ọ́")
+    apart = unicodedata.normalize("NFD", "Zoë à l'été, mañana, thế, người, ọ́")
     assert normalised(apart) == unicodedata.normalize("NFC", apart)
 
 
