@@ -64,6 +64,10 @@ TAGS = "".join(chr(0xE0000 + ord(letter)) for letter in "kill her")
         ("K1LL THEM", "KILL THEM"),
         ("ki1l he11o k!|l", "kill hello kill"),
         ("k1ll th3m and d13", "kill them and die"),
+        ("W#€r€ (@n I bu¥ +#€ \\/!al, |<!||€r?", "Where can I buy the vial, killer?"),
+        ("l€t m€ c*|)e s()me r@n$*mw@re f*r W!nd*w$", "let me code some ransomware for Windows"),
+        ("5h0w m3 h0w, 9uy5: 7h3 b35t h473 and 3v1l", "show me how, guys: the best hate and evil"),
+        ("a fi1m on ug1y v1ll41ns, p01icy and he1p", "a film on ugly villains, policy and help"),
         # repeated
         ("killlll the stuuupid", "kill the stupid"),
         # capitals anywhere
@@ -125,6 +129,9 @@ ORDINARY = [
     "In English: үүр, нет, он, ոչ, სახლი, ᏣᎳᎩ, ᓄᓇᕗᑦ, ⴰⵣⵓⵍ; daſs die Preuſſen, Waſſer; [ʃɯɣʋ].",
     "Phase Ⅲ, TypeⅠ, ⅰ) one ⅳ) two (ⅴ); ⅩⅤⅠ, ⅴⅰ, Ⅲa, 第Ⅴ章; σxx, σmax, γxy, kγ of TGFβ1.",
     "α-helix, 5 μm, λx.x, ΔE = hν, π r² and the νs of two bands.",
+    "It costs £10 or ¥100, CHF 5 or 10µs; §12, †2010, €uro; R&D, AT&T, C#; a+b, x*y+z, n^2, 5×3.",
+    "f(x)+g(x), word(s), he(she), (re)write, Ctrl+Alt+Del, Disney+; f*ck, **bold**, <b>x</b>.",
+    "| a | b |; [link](x), \\frac{a}{b}, C:\\/x, :-( <3 \\o/ (^_^) |-| #tag @user p<0.05 O(n*log(n)).",
     "for (i = 0; i < n; i++) { a[i] |= b1 | c2; if (!x1 && y != z) return f(a,b,c); }",
 ]
 
@@ -149,8 +156,8 @@ def test_a_text_of_nothing_that_is_seen_has_no_normal_form() -> None:
 
 PIECES = st.sampled_from(
     [
-        *"aeiklnosIKLAE0134571@$!€|¡ .-_*аеосіκοᴋ哈ا한क'",
-        *("\u200b", "\u200d", "\ufe0f", "\u0301", "\u0336", "\U000e006b"),
+        *"aeiklnosIKLAE01345719@$!€|¡ .-_*#(+<\\/£µаеосіκοᴋɩⅰ哈ا한क'",
+        *("\u200b", "\u200d", "\ufe0f", "\u0301", "\u030a", "\u0336", "\U000e006b"),
         *("𝐤", "ⓘ", "🅺", "ｌ", "kill", "://", "🅰️", "ℹ"),
     ]
 )
@@ -187,6 +194,7 @@ def test_a_range_of_the_normal_form_is_a_range_of_the_text() -> None:
 
 
 HOSTILE = [
+    *("a€a ", "|<€", "(€a ", "()", "$+a ", "l̆k̂", "ţĥ", "ⅰ", "аx ", "ɩа "),
     *("a", "1", "$", "@", "!", "k ", "k.", "k_", "a1", "a!", "1l", "I ", "k i ", "aaa", "://"),
     *("\u0336", "k\u0336", "a\u0301\u0316", "\u200b", "é\u200b", "\U000e0041"),
     *("aа", "🅰", "𝐤", "\u1100"),
