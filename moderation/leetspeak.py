@@ -21,8 +21,8 @@ _DISGUISE = re.compile(rf"[0-9{_SYMBOLS}{re.escape(_BOLD_SYMBOLS)}\\(<]")
 _LETTER = r"[^\W\d_µ]"
 _SYMBOL_WITHIN = re.compile(rf"{_LETTER}[{_SYMBOLS}]")
 _ODD = re.compile(
-    r"{a}[{odd}]{a}|{a}[{odd}][{sym}]|{a}[{sym}][{odd}]|[{odd}][{sym}]{a}|[{sym}][{odd}]{a}".format(
-        a=_LETTER, odd="€£¥§†¡µ", sym="@$!+#|*^&("
+    r"[€£¥§†¡µ](?:(?<={a}.)[{b}]|(?<={a}.){a}|(?<={a}[{b}].)|(?<=[{b}].){a}|[{b}]{a})".format(
+        a=_LETTER, b="@$!+#|*^&("
     )
 )
 """Symbols as they stand in words of no ordinary text."""

