@@ -47,7 +47,7 @@ _NAME = re.compile(
     r"|[mwft]4[mwft]|b4[nu]|w3c|[cn]h[34].*"
     r"|\d+(?:st|nd|rd|th|[a-z]{1,2}|min|mins|hrs?|day|star|ever)|\d+x\d+"
 )
-_BOLD_NAME = re.compile(rf"{_NAME.pattern}|[a-z]+\d*[268]\d*|[a-z]+\$|\d+µ.*|\w+\(\)")
+_BOLD_NAME = re.compile(rf"{_NAME.pattern}|[a-z]+\d*[268]\d*|[a-z]{1, 2}\$|\d+µ.*|\w+\(\)")
 """Also utf8 and win32, US$, 5µs and f()."""
 
 
@@ -76,7 +76,8 @@ def plain_tokens(text: str) -> Iterator[Edit]:
     )
     if has_symbols or len(words) > 1:
         bold = list(_boldly(chunks, _bold_token(text) if has_symbols else _TOKEN))
-        if max(len(sure), has_symbols) * 4 >= len(bold) or len(bold) * 4 >= num_words:
+        is_full = max(len(sure), has_symbols) * 4 >= len(bold) or len(bold) * 4 >= num_words
+        if is_full and len(bold) >= len(sure):
             yield from bold
             return
     yield from sorted(sure + doubtful) if 2 * len(sure) >= len(doubtful) else sure

@@ -68,6 +68,9 @@ TAGS = "".join(chr(0xE0000 + ord(letter)) for letter in "kill her")
         ("l€t m€ c*|)e s()me r@n$*mw@re f*r W!nd*w$", "let me code some ransomware for Windows"),
         ("5h0w m3 h0w, 9uy5: 7h3 b35t h473 and 3v1l", "show me how, guys: the best hate and evil"),
         ("a fi1m on ug1y v1ll41ns, p01icy and he1p", "a film on ugly villains, policy and help"),
+        ("a rotten nitwit$", "a rotten nitwits"),
+        ("(we) k!ll (th3m) and h€lp @p4ul *k!ll*", "(we) kill (them) and help @paul *kill*"),
+        ("k!ll: a+b c*d e#f g&h i^j" + " more" * 20, "kill: a+b c*d e#f g&h i^j" + " more" * 20),
         # repeated
         ("killlll the stuuupid", "kill the stupid"),
         # capitals anywhere
@@ -129,6 +132,7 @@ ORDINARY = [
     "In English: үүр, нет, он, ոչ, სახლი, ᏣᎳᎩ, ᓄᓇᕗᑦ, ⴰⵣⵓⵍ; daſs die Preuſſen, Waſſer; [ʃɯɣʋ].",
     "Phase Ⅲ, TypeⅠ, ⅰ) one ⅳ) two (ⅴ); ⅩⅤⅠ, ⅴⅰ, Ⅲa, 第Ⅴ章; σxx, σmax, γxy, kγ of TGFβ1.",
     "α-helix, 5 μm, λx.x, ΔE = hν, π r² and the νs of two bands.",
+    "The word k̂ol; n̂gor, n̈ao, m̃bae; příliš žluťoučký kůň úpěl ďábelské ódy, k̂ol, t̂or a b̂ar.",
     "It costs £10 or ¥100, CHF 5 or 10µs; §12, †2010, €uro; R&D, AT&T, C#; a+b, x*y+z, n^2, 5×3.",
     "f(x)+g(x), word(s), he(she), (re)write, Ctrl+Alt+Del, Disney+; f*ck, **bold**, <b>x</b>.",
     "| a | b |; [link](x), \\frac{a}{b}, C:\\/x, :-( <3 \\o/ (^_^) |-| #tag @user O(n*log(n)).",
