@@ -47,7 +47,7 @@ _NAME = re.compile(
     r"|[mwft]4[mwft]|b4[nu]|w3c|[cn]h[34].*"
     r"|\d+(?:st|nd|rd|th|[a-z]{1,2}|min|mins|hrs?|day|star|ever)|\d+x\d+"
 )
-_BOLD_NAME = re.compile(rf"{_NAME.pattern}|[a-z]+\d*[268]\d*|[a-z]{1, 2}\$|\d+µ.*|\w+\(\)")
+_BOLD_NAME = re.compile(rf"{_NAME.pattern}|[a-z]+\d*[268]\d*|[a-z]{{1,2}}\$|\d+µ.*|\w+\(\)")
 """Also utf8 and win32, US$, 5µs and f()."""
 
 

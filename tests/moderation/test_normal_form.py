@@ -69,6 +69,7 @@ TAGS = "".join(chr(0xE0000 + ord(letter)) for letter in "kill her")
         ("5h0w m3 h0w, 9uy5: 7h3 b35t h473 and 3v1l", "show me how, guys: the best hate and evil"),
         ("a fi1m on ug1y v1ll41ns, p01icy and he1p", "a film on ugly villains, policy and help"),
         ("a rotten nitwit$", "a rotten nitwits"),
+        ("k!ll th3m f0r US$ 7 in 5µs", "kill them for US$ 7 in 5µs"),
         ("(we) k!ll (th3m) and h€lp @p4ul *k!ll*", "(we) kill (them) and help @paul *kill*"),
         ("k!ll: a+b c*d e#f g&h i^j" + " more" * 20, "kill: a+b c*d e#f g&h i^j" + " more" * 20),
         # repeated
