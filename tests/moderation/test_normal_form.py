@@ -133,6 +133,7 @@ ORDINARY = [
     "In English: үүр, нет, он, ոչ, სახლი, ᏣᎳᎩ, ᓄᓇᕗᑦ, ⴰⵣⵓⵍ; daſs die Preuſſen, Waſſer; [ʃɯɣʋ].",
     "Phase Ⅲ, TypeⅠ, ⅰ) one ⅳ) two (ⅴ); ⅩⅤⅠ, ⅴⅰ, Ⅲa, 第Ⅴ章; σxx, σmax, γxy, kγ of TGFβ1.",
     "α-helix, 5 μm, λx.x, ΔE = hν, π r² and the νs of two bands.",
+    "One k̂ol is left alone, as kíll is.",
     "The word k̂ol; n̂gor, n̈ao, m̃bae; příliš žluťoučký kůň úpěl ďábelské ódy, k̂ol, t̂or a b̂ar.",
     "It costs £10 or ¥100, CHF 5 or 10µs; §12, †2010, €uro; R&D, AT&T, C#; a+b, x*y+z, n^2, 5×3.",
     "f(x)+g(x), word(s), he(she), (re)write, Ctrl+Alt+Del, Disney+; f*ck, **bold**, <b>x</b>.",
