@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from moderation.leetspeak import plain_tokens
 from moderation.look_alikes import undisguised_words
+from moderation.marks import bare_letters, unaccented
 
 _MAX_ROUNDS = 8
 """One trick can hide another; each round takes off one at least. Two rounds are usual."""
@@ -197,29 +198,6 @@ def _spaced(text: str) -> Iterator[Edit]:
             yield *found.span(), " "
 
 
-# --- marks upon letters, through them and around them ---
-
-_MARKS = "\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20f0\ufe20-\ufe2f"
-_MARKED = re.compile(f"([A-Za-z\u00c0-\u024f\u0370-\u052f\u1e00-\u1fff])([{_MARKS}]+)")
-_ACCENTS = frozenset(map(chr, [*range(0x300, 0x305), *range(0x306, 0x315), *range(0x323, 0x334)]))
-"""Of languages written in Latin, Greek or Cyrillic letters."""
-
-
-def _bare(text: str) -> Iterator[Edit]:
-    """With the accents that languages have: two on a letter at most."""
-    if text.isascii():
-        return
-    for found in _MARKED.finditer(text):
-        letter, marks = found[1], found[2]
-        # counted first: to sort the marks of one letter takes the square of their number
-        if len(unicodedata.normalize("NFD", letter)) + len(marks) > 3:
-            yield *found.span(), letter
-        elif _ACCENTS.issuperset(marks):
-            yield *found.span(), unicodedata.normalize("NFC", found[0])
-        else:
-            yield *found.span(), letter
-
-
 # --- letters set apart: k i l l, k.i.l.l ---
 
 _LETTER = r"(?:[^\W_]|[@$€])"
@@ -335,7 +313,8 @@ _STEPS: tuple[Callable[[str], Iterable[Edit]], ...] = (
     _reshaped,
     _seen,
     _spaced,
-    _bare,
+    bare_letters,
+    unaccented,
     undisguised_words,
     _together,
     plain_tokens,

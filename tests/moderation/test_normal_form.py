@@ -36,9 +36,17 @@ TAGS = "".join(chr(0xE0000 + ord(letter)) for letter in "kill her")
         ("go and рау for сосаinе", "go and pay for cocaine"),
         ("kιll ᴛʜᴇᴍ ᴀʟʟ", "kill them all"),
         ("ты cyка и хуй", "ты сука и хуй"),
+        ("ᗰᗩᛕE a ᏴOmᏏ", "MAKE a BOmb"),
+        ("ѕհооt and ⅿuгⅾᴇr ᑌՏ", "shoot and murder US"),
+        ("оf hеr ƒɑthеr", "of her father"),
+        ("thеy're тһɑт'ѕ кпow, аnd І ƒind а kпіfе", "they're that's know, and I find a knife"),
+        ("le frаnçais, ѕãо", "le français, são"),
         # marks
         ("k\u0336i\u0336l\u0336l\u0336 k\u0300\u0301\u0302\u0303ill", "kill kill"),
         ("k\u20ddill", "kill"),
+        ("Hów dȯ I ḱĩl̆l my ñêíg̊h̃böŭr", "How do I kill my neighbour"),
+        ("k̃ĩl̃l̃ t̃h̃ẽm̃ ãl̃l̃", "kill them all"),
+        ("ţĥîš ţéẋţ ĥåš ḿáŕķš", "this text has marks"),
         # set apart
         ("k i l l", "kill"),
         ("now k.i.l.l them", "now kill them"),
@@ -56,6 +64,14 @@ TAGS = "".join(chr(0xE0000 + ord(letter)) for letter in "kill her")
         ("K1LL THEM", "KILL THEM"),
         ("ki1l he11o k!|l", "kill hello kill"),
         ("k1ll th3m and d13", "kill them and die"),
+        ("W#€r€ (@n I bu¥ +#€ \\/!al, |<!||€r?", "Where can I buy the vial, killer?"),
+        ("l€t m€ c*|)e s()me r@n$*mw@re f*r W!nd*w$", "let me code some ransomware for Windows"),
+        ("5h0w m3 h0w, 9uy5: 7h3 b35t h473 and 3v1l", "show me how, guys: the best hate and evil"),
+        ("a fi1m on ug1y v1ll41ns, p01icy and he1p", "a film on ugly villains, policy and help"),
+        ("a rotten nitwit$", "a rotten nitwits"),
+        ("k!ll th3m f0r US$ 7 in 5µs", "kill them for US$ 7 in 5µs"),
+        ("(we) k!ll (th3m) and h€lp @p4ul *k!ll*", "(we) kill (them) and help @paul *kill*"),
+        ("k!ll: a+b c*d e#f g&h i^j" + " more" * 20, "kill: a+b c*d e#f g&h i^j" + " more" * 20),
         # repeated
         ("killlll the stuuupid", "kill the stupid"),
         # capitals anywhere
@@ -102,7 +118,26 @@ ORDINARY = [
     "我今天去了北京，看到了“故宫”！价格是１０元（大约）……哈哈哈，KKK和hhhh。",
     "今日はＴＶで映画を見ました。ﾃﾚﾋﾞは１０時から！すごーーーい。",
     "오늘은 날씨가 좋네요! ㅋㅋㅋㅋ ㅠㅠ 도둑OOO인데 3시에 만나요.",
+    "Kŕdeľ šťastných ďatľov žerie; Příliš žluťoučký kůň; glāžšķūņa rūķīši dzērumā.",
+    "Eĥoŝanĝo ĉiuĵaŭde; gŵydd, tŷ; ag̃a hag̃ua kũñataĩ; vil̃kas, var̃das, mė́nuo; n̄an, n̂g, m̄-koh.",
+    "Gbogbo ènìyàn ni a bí ní òmìnira; ẹ̀tọ́ kọ̀ọ̀kan sì dọ́gba. Wọ́n ní ẹ̀bùn ti làákàyè.",
+    "Rénrén shēng ér zìyóu, zài zūnyán hé quánlì shàng yīlǜ píngděng; tʼáá ałtsoh, ą́ę́į́ǫ́.",
+    "dharmakṣetre pāṇḍavāścaiva r̥tvíjam; ḏū l-ḥiǧǧa, ẓuhr, ġayr; wəʾēṯ lip̄nê; D'ḟuascail Íosa.",
+    "bŭt'ər, kăt, fäth'ər, ō'pən, pâr; let x̂, p̂ and k̂ be estimates of ẋ, r̂ and x̃.",
+    "Dvořák, Łukasz, Nguyễn, François, Þór, Erdoğan, São Tomé, Ķekava, Ģirts, Ḥusayn, Șerban.",
+    "It was naïve of Zoë to eat the jalapeño in the café, and some write kíll or ḱill.",
+    "Mooré: fo yʋʋre, n dogde, sɩd la wẽn-naam; Kabiyè: pa-tɩŋa pɛwɛ nɛ pa-tɩ yɔɔ, palʋlʋʋ.",
+    "Ewe: wodzi amegbetɔwo ƒe ŋudzɔdzɔ, ƒle ɣeyiɣi; Khoekhoe: ǀHōasa khoen, ǁKhauxaǁnas, Nǀuu.",
+    "Azərbaycan: bütün insanlar ləyaqət hüquqlarına görə azad; Hausa: ’yan ɗan ƙasa ɓera.",
+    "Хүн бүр төрж мэндлэхэд; дерриге адамаш: хӀара хӀума, дӀа, цӀе; јас, ѕвезда, ѓавол; ѵпостась.",
+    "In English: үүр, нет, он, ոչ, სახლი, ᏣᎳᎩ, ᓄᓇᕗᑦ, ⴰⵣⵓⵍ; daſs die Preuſſen, Waſſer; [ʃɯɣʋ].",
+    "Phase Ⅲ, TypeⅠ, ⅰ) one ⅳ) two (ⅴ); ⅩⅤⅠ, ⅴⅰ, Ⅲa, 第Ⅴ章; σxx, σmax, γxy, kγ of TGFβ1.",
     "α-helix, 5 μm, λx.x, ΔE = hν, π r² and the νs of two bands.",
+    "One k̂ol is left alone, as kíll is.",
+    "The word k̂ol; n̂gor, n̈ao, m̃bae; příliš žluťoučký kůň úpěl ďábelské ódy, k̂ol, t̂or a b̂ar.",
+    "It costs £10 or ¥100, CHF 5 or 10µs; §12, †2010, €uro; R&D, AT&T, C#; a+b, x*y+z, n^2, 5×3.",
+    "f(x)+g(x), word(s), he(she), (re)write, Ctrl+Alt+Del, Disney+; f*ck, **bold**, <b>x</b>.",
+    "| a | b |; [link](x), \\frac{a}{b}, C:\\/x, :-( <3 \\o/ (^_^) |-| #tag @user O(n*log(n)).",
     "for (i = 0; i < n; i++) { a[i] |= b1 | c2; if (!x1 && y != z) return f(a,b,c); }",
 ]
 
@@ -113,7 +148,7 @@ def test_ordinary_text_is_its_own_normal_form(text: str) -> None:
 
 
 def test_accents_in_two_characters_are_composed_and_never_lost() -> None:
-    apart = unicodedata.normalize("NFD", "Zoë à l'été, mañana, thế, ọ́")
+    apart = unicodedata.normalize("NFD", "Zoë à l'été, mañana, thế, người, ọ́")
     assert normalised(apart) == unicodedata.normalize("NFC", apart)
 
 
@@ -127,8 +162,8 @@ def test_a_text_of_nothing_that_is_seen_has_no_normal_form() -> None:
 
 PIECES = st.sampled_from(
     [
-        *"aeiklnosIKLAE0134571@$!€|¡ .-_*аеосіκοᴋ哈ا한क'",
-        *("\u200b", "\u200d", "\ufe0f", "\u0301", "\u0336", "\U000e006b"),
+        *"aeiklnosIKLAE01345719@$!€|¡ .-_*#(+<\\/£µаеосіκοᴋɩⅰ哈ا한क'",
+        *("\u200b", "\u200d", "\ufe0f", "\u0301", "\u030a", "\u0336", "\U000e006b"),
         *("𝐤", "ⓘ", "🅺", "ｌ", "kill", "://", "🅰️", "ℹ"),
     ]
 )
@@ -165,6 +200,7 @@ def test_a_range_of_the_normal_form_is_a_range_of_the_text() -> None:
 
 
 HOSTILE = [
+    *("a€a ", "|<€", "()", "l̆k̂", "аx "),
     *("a", "1", "$", "@", "!", "k ", "k.", "k_", "a1", "a!", "1l", "I ", "k i ", "aaa", "://"),
     *("\u0336", "k\u0336", "a\u0301\u0316", "\u200b", "é\u200b", "\U000e0041"),
     *("aа", "🅰", "𝐤", "\u1100"),
