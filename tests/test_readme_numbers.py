@@ -58,5 +58,6 @@ def test_all_models_scored_the_same_records_by_the_same_policies() -> None:
             json.loads((RUNS / model / data / "run.json").read_text())
             for model in ("embedded-v7", "embedded-v6", "embedded-base")
         )
-        for key in ("data", "policy_set", "sample", "seed"):
+        assert all(other["data"]["sha256"] == ours["data"]["sha256"] for other in others)
+        for key in ("policy_set", "sample", "seed"):
             assert all(other[key] == ours[key] for other in others)
