@@ -1,8 +1,7 @@
 """Layers of the model in training, with fewer passes over memory than autograd would make.
 
-Half of a step on a CPU goes to matrix products; most of the rest moves activations. Written out,
-the backward pass of an adapted layer and of a norm read and write each of them once or twice: a
-step takes 17% less time.
+What is not a matrix product mostly moves activations. Written out, the backward pass of an adapted
+layer and of a norm reads and writes each of them once or twice.
 """
 
 from typing import Any
@@ -13,7 +12,10 @@ from torch import Tensor
 
 
 def linear(module: Any, inputs: Tensor) -> Tensor:
-    """A linear layer without bias, ``(T, D)`` to ``(T, E)``, with one adapter or without."""
+    """A linear layer without bias, ``(T, D)`` to ``(T, E)``, with an adapter or without.
+
+    The adapter has no dropout. Raises `ValueError`: several are active.
+    """
     if not isinstance(module, LoraLayer):
         plain: Tensor = module(inputs)
         return plain
@@ -29,7 +31,10 @@ def linear(module: Any, inputs: Tensor) -> Tensor:
 
 
 def norm(module: Any, inputs: Tensor) -> Tensor:
-    """A `Gemma3RMSNorm` of the last dimension; its weight is not trained."""
+    """A `Gemma3RMSNorm` of the last of any dimensions, whose weight is not trained.
+
+    Source: `modeling_gemma3.py` of transformers.
+    """
     normed: Tensor = _Normed.apply(inputs, module.weight, module.eps)  # type: ignore[no-untyped-call]
     return normed
 
