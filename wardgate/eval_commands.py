@@ -9,6 +9,7 @@ import typer
 from wardgate.calibrate_command import calibrate
 from wardgate.compare_command import compare
 from wardgate.data_command import DATA_HELP, AdapterOption, adapters, chosen_adapter, data
+from wardgate.decisions_command import decisions
 from wardgate.eval_errors import fails_in_one_line, needs_eval_extra, needs_extra
 from wardgate.export_command import export
 from wardgate.gate_command import gate
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Measures policies and models on labelled records.", no_args_is_help=True)
 app.command(epilog="Example: wardgate eval calibrate runs/dev --out calibration.json")(calibrate)
 app.command(epilog="Example: wardgate eval thresholds runs/dev --target max_fpr=0.01")(thresholds)
+app.command(epilog="Example: wardgate eval decisions runs/dev --policies default")(decisions)
 app.command(
     epilog="Example: wardgate eval probe dev.jsonl.gz --sample 500 --probes leetspeak,base64"
     " --out runs/probes"
