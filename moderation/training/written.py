@@ -15,16 +15,31 @@ from policies import Surface
 Slots = Mapping[str, list[str]]
 
 GROUPED = (
+    "answers_long.yaml",
     "answers_more.yaml",
     "documents.yaml",
+    "documents_more.yaml",
     "everyday.yaml",
+    "hate_emoji.yaml",
+    "hate_forms_a.yaml",
+    "hate_forms_b.yaml",
+    "hate_languages.yaml",
     "hate_more_a.yaml",
     "hate_more_b.yaml",
     "injections_more.yaml",
+    "instructions.yaml",
+    "look_alikes_contexts.yaml",
     "look_alikes_en.yaml",
+    "look_alikes_languages.yaml",
     "look_alikes_more.yaml",
+    "look_alikes_requests.yaml",
+    "quarrels.yaml",
+    "replies.yaml",
     "requests.yaml",
+    "requests_more.yaml",
+    "statements.yaml",
     "tasks.yaml",
+    "trades.yaml",
 )
 """Files whose groups name what they violate; each combination of a template's slots is a record."""
 
