@@ -1,4 +1,5 @@
-"""The held-out look-alikes are labelled in full, hold every policy, and are far from training."""
+"""The held-out sets: look-alikes are labelled in full and hold every policy, policies of one's own
+have texts of both kinds, and both are far from training."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from evals.records import Record, read_records
-from moderation.training.written import written_records
+from moderation.training.written import custom_records, written_records
 from policies import load_library
 
-LOOK_ALIKES = Path(__file__).parents[2] / "benchmarks" / "sets" / "look_alikes.jsonl"
+SETS = Path(__file__).parents[2] / "benchmarks" / "sets"
+LOOK_ALIKES = SETS / "look_alikes.jsonl"
+OWN_POLICIES = SETS / "own_policies.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,25 @@ def test_every_policy_is_violated_often_enough_to_be_measured(records: list[Reco
     assert min(violated.values()) >= 6
 
 
-def test_no_text_is_like_another_or_like_one_that_is_trained_on(records: list[Record]) -> None:
+def test_each_policy_of_ones_own_has_violations_near_misses_and_other_texts() -> None:
+    ours = load_library([SETS / "own_policies"]).policies.keys() - load_library().policies.keys()
+    counts: dict[str, Counter[bool]] = {}
+    for record in read_records(OWN_POLICIES):
+        [(policy, violates)] = record.labels.items()
+        counts.setdefault(policy, Counter())[violates] += 1
+    assert counts == {policy: Counter({True: 20, False: 24}) for policy in ours}
+    assert len(ours) >= 18
+
+
+def test_no_policy_of_ones_own_is_trained_with() -> None:
+    ours = {path.stem for path in (SETS / "own_policies").glob("*.yaml")}
+    trained = {tag.rsplit(":", 1)[1] for record in custom_records() for tag in record.tags or ()}
+    assert ours & {name.removeprefix("not ") for name in trained} == set()
+
+
+@pytest.mark.parametrize("path", [LOOK_ALIKES, OWN_POLICIES], ids=lambda path: path.stem)
+def test_no_text_is_like_another_or_like_one_that_is_trained_on(path: Path) -> None:
+    records = read_records(path)
     own = {record.id: grams(folded(record.text)) for record in records}
     holders: dict[str, list[str]] = {}  # of a run of characters: the records that have it
     for id_, runs in own.items():
