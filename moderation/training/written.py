@@ -17,7 +17,9 @@ Slots = Mapping[str, list[str]]
 GROUPED = (
     "answers_long.yaml",
     "answers_more.yaml",
+    "dialogues.yaml",
     "documents.yaml",
+    "documents_asked.yaml",
     "documents_more.yaml",
     "everyday.yaml",
     "hate_emoji.yaml",
@@ -36,9 +38,13 @@ GROUPED = (
     "quarrels.yaml",
     "replies.yaml",
     "requests.yaml",
+    "requests_grave.yaml",
+    "requests_languages.yaml",
     "requests_more.yaml",
+    "requests_wrongs.yaml",
     "statements.yaml",
     "tasks.yaml",
+    "tasks_more.yaml",
     "trades.yaml",
 )
 """Files whose groups name what they violate; each combination of a template's slots is a record."""
