@@ -8,7 +8,7 @@ words too; and where many of its words can be read so, all of them are, with any
 import re
 from collections.abc import Iterator
 
-Edit = tuple[int, int, str]
+from moderation.edit import Edit
 
 _SYMBOLS = "@$€!¡|"
 _STANDS_FOR = str.maketrans("03457@$€!¡|", "oeastaseiil")

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from string import ascii_letters
 
+from moderation.edit import Edit
+
 
 def _table(letters: str, latin: str) -> dict[str, str]:
     return dict(zip(letters, latin, strict=True))
@@ -78,7 +80,7 @@ _SURELY_OTHER = re.compile(
 )
 
 
-def undisguised_words(text: str) -> Iterator[tuple[int, int, str]]:
+def undisguised_words(text: str) -> Iterator[Edit]:
     """Where words stand that are spelt with look-alikes, and how they are spelt without."""
     if text.isascii() or not _LOOK_ALIKE.search(text):
         return

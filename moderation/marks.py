@@ -9,6 +9,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 
+from moderation.edit import Edit
+
 _MARKS = "\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20f0\ufe20-\ufe2f"
 _MARKED = re.compile(f"([A-Za-z\u00c0-\u024f\u0370-\u052f\u1e00-\u1fff])([{_MARKS}]+)")
 _ACCENTS = frozenset(
@@ -36,7 +38,7 @@ _UNWRITTEN = frozenset("ȧȯḣḱṕẗṽẇẘẏẙ")
 """Of no language's ordinary words, though one character."""
 
 
-def bare_letters(text: str) -> Iterator[tuple[int, int, str]]:
+def bare_letters(text: str) -> Iterator[Edit]:
     """Letters with the accents that languages have: two on a letter at most."""
     if text.isascii():
         return
@@ -51,7 +53,7 @@ def bare_letters(text: str) -> Iterator[tuple[int, int, str]]:
             yield *found.span(), letter
 
 
-def unaccented(text: str) -> Iterator[tuple[int, int, str]]:
+def unaccented(text: str) -> Iterator[Edit]:
     """Latin letters without marks, in a text whose marks are of no language."""
     if text.isascii() or not _is_overmarked(text):
         return

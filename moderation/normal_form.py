@@ -11,15 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from moderation.edit import Edit
+from moderation.encodings import decoded
 from moderation.leetspeak import plain_tokens
 from moderation.look_alikes import undisguised_words
 from moderation.marks import bare_letters, unaccented
 
 _MAX_ROUNDS = 8
 """One trick can hide another; each round takes off one at least. Two rounds are usual."""
-
-Edit = tuple[int, int, str]
-"""What stands at [start, end) of a text, and what is put there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +312,7 @@ _STEPS: tuple[Callable[[str], Iterable[Edit]], ...] = (
     _reshaped,
     _seen,
     _spaced,
+    decoded,
     bare_letters,
     unaccented,
     undisguised_words,
