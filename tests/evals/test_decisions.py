@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.decisions import Kind, decide_run
@@ -78,6 +78,7 @@ def counts(kind: Kind) -> dict[Action, int]:
     return {action: share.count for action, share in kind.actions.items() if share.count}
 
 
+@settings(deadline=None)  # each example is a run on disk
 @given(RECORDS)
 def test_each_record_gets_what_the_moderator_would_decide(
     tmp_path_factory: pytest.TempPathFactory,
