@@ -118,8 +118,8 @@ def _text_of(data: bytes) -> str | None:
 
 
 def _is_readable(text: str) -> bool:
-    """Whether it is made of letters, mostly, and of nothing that cannot be printed: of random
-    bytes, one dozen in ten million is."""
+    """Whether it is made of letters, mostly, and of nothing that cannot be printed, as
+    random bytes hardly ever are."""
     num_letters = sum(each.isalpha() for each in text)
     num_words = num_letters + sum(each.isspace() for each in text)
     return (

@@ -28,7 +28,7 @@ def decisions(
     Takes the scores of the run and scores nothing, so that thresholds can be tried in seconds. A
     record is harmless where no label says that a policy of the set is violated.
 
-    Exits with 1 when the folder holds no finished run, or none of this set's policies and words.
+    Exits with 1 when the folder holds no finished run, or one of other policies or words.
     """
     needs_eval_extra(as_json=as_json)
     from evals.decisions import decide_run
@@ -60,11 +60,13 @@ def _as_json(kind: "Kind") -> dict[str, object]:
 
 
 def _shares_json(shares: "dict[Action, Share]") -> dict[str, object]:
+    from evals.results import as_pair
+
     return {
         action.value: {
             "count": each.count,
             "share": each.share,
-            "ci95": [each.ci95.low, each.ci95.high],
+            "ci95": as_pair(each.ci95),
         }
         for action, each in shares.items()
     }

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -70,7 +69,13 @@ def expected(asked: dict[str, tuple[float, bool]], coverage: str) -> Action:
         for rule in SET.policies
         if rule.id in asked
     ]
-    part = PartCoverage(part=0, modality="text", status=coverage, tokens=1, windows=1)  # type: ignore[arg-type]
+    part = PartCoverage(
+        part=0,
+        modality="text",
+        status="partial" if coverage == "partial" else "scored",
+        tokens=1,
+        windows=1,
+    )
     return decide(SET, scores, [part])
 
 
@@ -118,7 +123,7 @@ def test_what_could_not_be_scored_is_counted_apart(tmp_path: Path) -> None:
 
 def test_scores_by_other_words_decide_nothing(tmp_path: Path) -> None:
     run = finished(tmp_path / "run", rows(np.array([True]), np.array([0.5])))
-    policies: dict[str, Any] = {**run.manifest.policy_set.policies, "violence": "other"}
+    policies = {**run.manifest.policy_set.policies, "violence": "other"}
     run.manifest.policy_set.policies.update(policies)
     with pytest.raises(RunError, match="'violence' by other words"):
         decide_run(run, SET, LIBRARY)
