@@ -13,8 +13,11 @@ from moderation.edit import Edit
 
 _DIGITS = "[A-Za-z0-9+/_-]"
 """Of base64, the kind for addresses too."""
-_BASE64 = re.compile(rf"(?:(?:{_DIGITS}{{60,}}+\r?\n)++{_DIGITS}++|{_DIGITS}{{16,}}+)={{0,2}}")
-"""Of twelve bytes at least; in lines of 60 and more, as mail has it."""
+_BASE64 = re.compile(
+    rf"(?:{_DIGITS}{{60,}}+\r?\n)++(?:{_DIGITS}++={{0,2}}|==?)|{_DIGITS}{{16,}}+={{0,2}}"
+)
+"""Of twelve bytes at least; in lines of 60 and more, as mail has it, the last one of padding
+alone where the digits fill those before."""
 _LINE = re.compile(f"{_DIGITS}{{16,}}+={{0,2}}")
 _URL_SAFE = str.maketrans("-_", "+/")
 _PAIR = "[0-9A-Fa-f]{2}"

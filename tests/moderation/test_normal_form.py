@@ -6,7 +6,7 @@ import time
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from moderation.encodings import decoded
@@ -163,6 +163,7 @@ LINES = st.text(st.characters(categories=["Ll", "Lu", "Lo"]) | st.just(" "), min
 
 
 @given(LINES.filter(lambda text: sum(map(str.isalpha, text)) * 2 >= len(text)), st.integers(60, 90))
+@example("A" * 148, 66)  # the last line is padding alone
 def test_what_is_encoded_is_read(text: str, width: int) -> None:
     data = text.encode()
     digits = base64.b64encode(data).decode()
@@ -177,8 +178,8 @@ def test_what_is_encoded_is_read(text: str, width: int) -> None:
         "".join(f"&#{ord(letter)};" for letter in text),
         "".join(f"\\u{unit:04x}" for unit in memoryview(text.encode("utf-16-le")).cast("H")),
     ):
-        [(start, _, plain)] = decoded(encoded)
-        assert (start, plain) == (0, text)
+        [(start, end, plain)] = decoded(encoded)
+        assert (start, end, plain) == (0, len(encoded), text)
 
 
 @given(LINES, st.integers(16, 64))

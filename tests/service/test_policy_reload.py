@@ -71,7 +71,13 @@ class Service:
     engine: ReadingEngine
 
     def forbid(self, word: str) -> None:
-        (self.folder / "own.yaml").write_text(POLICY.format(word=word))
+        self.write(POLICY.format(word=word))
+
+    def write(self, policy: str) -> None:
+        """At once: a service that looks while a file is written sees two changes."""
+        beside = self.folder.with_name(f"{self.folder.name}.yaml")
+        beside.write_text(policy)
+        beside.replace(self.folder / "own.yaml")
 
     def reload(self) -> None:
         asyncio.run_coroutine_threadsafe(self.runtime.reload_policies(), self.loop).result(20)
@@ -360,7 +366,7 @@ def test_changed_files_are_found_and_loaded(tmp_path: Path) -> None:
         served.forbid("SNOW")
         wait_until(lambda: served.reloads() == (1, 0))
         assert (served.blocks("No RAIN."), served.blocks("No SNOW.")) == (False, True)
-        (tmp_path / "own.yaml").write_text("id: [")
+        served.write("id: [")
         wait_until(lambda: served.reloads() == (1, 1))
         time.sleep(0.3)
         assert served.reloads() == (1, 1)  # once, however often it is looked at
