@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from moderation.training.records import Record
-from moderation.training.written import read_yaml
+from moderation.training.written import custom_policies, read_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ class NarrowPolicy:
     """The answer is known of records alone that are about a policy of the same group."""
     near: tuple[str, ...] = ()
     """Of the written records that come close to it and are not about it."""
+    overlaps: tuple[str, ...] = ()
+    """Of the written records that may violate it, too: the answer is unknown."""
     alone: bool = False
     """The answer is known alone of the records that have one of the tags or come close."""
 
@@ -41,7 +43,7 @@ class NarrowPolicy:
             return not self.inverted
         if record.tags is not None and not record.tags.isdisjoint(self.near):
             return self.inverted
-        if self.alone:
+        if self.alone or (record.tags is not None and not record.tags.isdisjoint(self.overlaps)):
             return None
         if self.words and re.search(self.words, record.text, re.IGNORECASE):
             return None
@@ -54,7 +56,7 @@ class NarrowPolicy:
 
 def narrow_policies() -> list[NarrowPolicy]:
     """Those of `narrow.yaml`, each wording with each value of its slot, and those of
-    `custom.yaml`."""
+    `custom.yaml` and `custom_more.yaml`."""
     found = []
     for group, spec in read_yaml("narrow.yaml").items():
         definitions, inverted = spec["definitions"], spec.get("only", [])
@@ -71,7 +73,7 @@ def narrow_policies() -> list[NarrowPolicy]:
                         inverted=number >= len(definitions),
                     )
                 )
-    for name, spec in read_yaml("custom.yaml").items():
+    for name, spec in custom_policies().items():
         for number, text in enumerate(spec["definitions"]):
             found.append(
                 NarrowPolicy(
@@ -82,6 +84,11 @@ def narrow_policies() -> list[NarrowPolicy]:
                     words=spec.get("words", ""),
                     only_own=True,
                     near=(f"custom:not {name}",),
+                    overlaps=tuple(
+                        f"custom:{kind}{other}"
+                        for other in spec.get("overlaps", [])
+                        for kind in ("", "not ")
+                    ),
                     alone=spec.get("alone", False),
                 )
             )

@@ -24,7 +24,7 @@ POLICY_WEIGHTS = {
     "violence": 1.0,
     "self_harm": 0.8,
     "prompt_injection": 1.4,
-    "any_harm": 1.6,
+    "any_harm": 2.4,
 }
 """How often each policy is drawn; the ones that a probe learned last are drawn more."""
 

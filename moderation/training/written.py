@@ -15,20 +15,29 @@ from policies import Surface
 Slots = Mapping[str, list[str]]
 
 GROUPED = (
+    "answers_casual.yaml",
+    "answers_grave.yaml",
+    "answers_languages.yaml",
     "answers_long.yaml",
     "answers_more.yaml",
+    "answers_social.yaml",
+    "answers_styled.yaml",
+    "answers_wrongs.yaml",
     "dialogues.yaml",
     "documents.yaml",
     "documents_asked.yaml",
     "documents_more.yaml",
     "everyday.yaml",
+    "half_spoken.yaml",
     "hate_emoji.yaml",
     "hate_forms_a.yaml",
     "hate_forms_b.yaml",
     "hate_languages.yaml",
     "hate_more_a.yaml",
     "hate_more_b.yaml",
+    "heated_talk.yaml",
     "injections_more.yaml",
+    "injections_world.yaml",
     "instructions.yaml",
     "look_alikes_contexts.yaml",
     "look_alikes_en.yaml",
@@ -46,8 +55,12 @@ GROUPED = (
     "tasks.yaml",
     "tasks_more.yaml",
     "trades.yaml",
+    "wrapped_requests.yaml",
 )
 """Files whose groups name what they violate; each combination of a template's slots is a record."""
+
+CUSTOM = ("custom.yaml", "custom_more.yaml")
+"""Files of policies as services have them, with texts that violate each and texts that do not."""
 
 NO_TAGS: frozenset[str] = frozenset()
 """Of a written text about nothing that a narrow policy is about."""
@@ -185,11 +198,16 @@ def answer_records() -> list[Record]:
     ]
 
 
+def custom_policies() -> dict[str, Any]:
+    """What the files of `CUSTOM` say of each policy, by its name."""
+    return {name: spec for file in CUSTOM for name, spec in read_yaml(file).items()}
+
+
 def custom_records() -> list[Record]:
-    """The texts of `custom.yaml`: what a service's own policy forbids, and what it does not."""
+    """The texts of `CUSTOM`: what a service's own policy forbids, and what it does not."""
     return [
         Record("custom", Surface.PROMPT, text, None, labels_of(open_=open_), tags=frozenset({tag}))
-        for name, spec in read_yaml("custom.yaml").items()
+        for name, spec in custom_policies().items()
         for texts, tag, open_ in (
             (spec["yes"], f"custom:{name}", spec.get("open", [])),
             (spec["no"], f"custom:not {name}", []),
