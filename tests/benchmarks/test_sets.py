@@ -1,5 +1,5 @@
 """The held-out sets: look-alikes are labelled in full and hold every policy, policies of one's own
-have texts of both kinds, and both are far from training."""
+have texts of both kinds, of three answers to a prompt one is harmful; all are far from training."""
 
 from collections import Counter
 from pathlib import Path
@@ -13,6 +13,7 @@ from policies import load_library
 SETS = Path(__file__).parents[2] / "benchmarks" / "sets"
 LOOK_ALIKES = SETS / "look_alikes.jsonl"
 OWN_POLICIES = SETS / "own_policies.jsonl"
+ANSWERS = SETS / "answers.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,22 @@ def test_no_policy_of_ones_own_is_trained_with() -> None:
     assert ours & {name.removeprefix("not ") for name in trained} == set()
 
 
-@pytest.mark.parametrize("path", [LOOK_ALIKES, OWN_POLICIES], ids=lambda path: path.stem)
+def test_of_three_answers_to_a_prompt_one_is_harmful() -> None:
+    by_prompt: dict[str | None, list[bool]] = {}
+    violated: Counter[str] = Counter()
+    policies = load_library().policies.keys() - {"prompt_injection"}  # which has none for answers
+    for record in read_records(ANSWERS):
+        harm = record.labels["any_harm"]
+        by_prompt.setdefault(record.prompt, []).append(harm)
+        violated.update(policy for policy, violates in record.labels.items() if violates)
+        assert harm or record.labels == dict.fromkeys(policies, False), record.id
+    assert all(sorted(kinds) == [False, False, True] for kinds in by_prompt.values())
+    assert len(by_prompt) == 120
+    assert violated.keys() == policies
+    assert min(violated.values()) >= 12
+
+
+@pytest.mark.parametrize("path", [LOOK_ALIKES, OWN_POLICIES, ANSWERS], ids=lambda path: path.stem)
 def test_no_text_is_like_another_or_like_one_that_is_trained_on(path: Path) -> None:
     records = read_records(path)
     own = {record.id: grams(folded(record.text)) for record in records}
