@@ -22,7 +22,7 @@ CALIBRATION = ADAPTER / "calibration.json"
 """Made for the adapter's scores by `wardgate eval calibrate`; without it, scores are raw."""
 TRAINING_RECORD = ADAPTER / "training.json"
 """What the adapter was trained on."""
-ADAPTER_VERSION = "v8"
+ADAPTER_VERSION = "v9"
 TEMPLATE = "compositional"
 """What the adapter was trained with."""
 WINDOW_TOKENS = 1024

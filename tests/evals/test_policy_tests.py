@@ -214,7 +214,7 @@ def test_thresholds_come_from_the_set_then_the_default_set_then_are_a_half(tmp_p
     )
     found = results_of(injected, "shieldgemma1")
     assert [(t.threshold, t.threshold_from, t.status) for t in found] == [
-        (0.7, "default", "passed")
+        (0.84, "default", "passed")
     ]
     with pytest.raises(UnknownPolicy, match="unknown policy set 'odd'"):
         results_of(folder, "odd")
