@@ -24,4 +24,4 @@ def test_the_examples_of_the_catalogue_hold(embedded: Classifier) -> None:
     ]
     assert not wrong
     known = [test.policy_id for test in tests if test.status == "known_failure"]
-    assert known == ["self_harm"] * 2 + ["violence"]
+    assert known == ["self_harm"]

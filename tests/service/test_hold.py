@@ -136,7 +136,10 @@ def test_no_character_arrives_before_the_check_that_covers_it(
     whole = "".join(pieces)
     assert whole.startswith(seen.text)
     for arrived, text in seen.arrivals:
-        passed = covering(stage.engine.asked, whole, len(text))
+        said = text.rstrip()  # blanks alone are not judged: a slow stream shows them as they come
+        if not said:
+            continue
+        passed = covering(stage.engine.asked, whole, len(said))
         assert any(check.at <= arrived for check in passed), "shown before it was checked"
     assert "BAD" not in seen.text
     assert seen.finish_reason == "content_filter"
