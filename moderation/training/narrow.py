@@ -55,8 +55,8 @@ class NarrowPolicy:
 
 
 def narrow_policies() -> list[NarrowPolicy]:
-    """Those of `narrow.yaml`, each wording with each value of its slot, and those of
-    `custom.yaml` and `custom_more.yaml`."""
+    """Those of `narrow.yaml`, each wording with each value of its slot, and those of the files of
+    `CUSTOM`."""
     found = []
     for group, spec in read_yaml("narrow.yaml").items():
         definitions, inverted = spec["definitions"], spec.get("only", [])

@@ -35,6 +35,7 @@ from moderation.training.records import (
 from moderation.training.seen import seen_records
 from moderation.training.train import adapted_model, answer_direction, render
 from moderation.training.written import (
+    CUSTOM,
     GROUPED,
     NO_TAGS,
     contrast_records,
@@ -404,6 +405,7 @@ def test_everything_but_the_topic_violates_an_inverted_policy() -> None:
 def test_policies_of_a_service_are_known_of_texts_written_for_them_alone() -> None:
     policies = [policy for policy in narrow_policies() if policy.group == "custom"]
     written = custom_records()
+    assert len(custom_policies()) == sum(len(read_yaml(file)) for file in CUSTOM)  # no name twice
     assert len(policies) == sum(len(s["definitions"]) for s in custom_policies().values())
     for policy in (p for p in policies if p.id.endswith("/0")):  # its wordings know the same
         own = {True: set(policy.tags), False: set(policy.near)}
